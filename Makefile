@@ -1,0 +1,67 @@
+# Everything one types here. Each target makes its own environment: Python >= 3.11 and make are enough.
+#
+#   make demo    a thousand orders, their worker killed with kill -9, every one charged once
+#   make test    everything: what `make check` looks at, then all tests
+#   make check   format, lint, layers, types, fast tests: about a minute, stops at the first failure
+#   make fix     what the tools can put right by themselves
+#   make bench   the measurements of benchmarks/RESULTS.md
+#   make clean   back to a fresh clone
+
+PYTHON  ?= python3
+WORKERS ?= 2
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+PY     := $(BIN)/python
+READY  := $(VENV)/.ready
+
+# Rooms that start real processes or search for long. Every other room is fast, also one that is new.
+SLOW   := tests/crash tests/e2e tests/simulation
+# worksteal: a worker that is done takes from the other, so that one slow room does not decide the time.
+PYTEST := $(PY) -m pytest --numprocesses=$(WORKERS) --dist=worksteal
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check static sizes fix bench clean
+
+help:
+	@sed -n '/^#   make/s/^#   //p' Makefile
+
+# The stamp is written last: an installation that broke off is begun again. It is as old as pyproject.toml
+# at most, so a new dependency arrives with the next make.
+$(READY): pyproject.toml
+	@echo "perdure: installing into $(VENV) (once, a minute at most)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(READY)
+	$(PY) examples/orders/demo.py
+
+# The order in which they fail fastest: a file's shape, a file, the imports between files, the types.
+static: $(READY)
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/pyright
+
+check: static sizes
+	$(PYTEST) $(addprefix --ignore=,$(SLOW)) tests
+
+test: static
+	$(PYTEST) tests
+
+# A question to the author, never a failure: a split that only satisfies a number is worse than the long file.
+sizes: $(READY)
+	@$(PY) tests/house/sizes.py
+
+fix: $(READY)
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format --quiet .
+	$(BIN)/ruff check .
+
+bench: $(READY)
+	$(PY) benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""What users write: workflows, activities, clocks. Defining does nothing by itself."""

@@ -1,0 +1,133 @@
+"""The arguments of a call: put in the order of their parameters, and written as one JSON object.
+
+An activity's input is that object, and every step of every workflow is written here, so the good case does as
+little as it can: one validation and one serialization for each argument, glued with bytes made beforehand.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from perdure._definitions.signature import NOTHING, Parameter
+from perdure._values.schema import Schema
+from perdure._values.struct import StructSchema
+from perdure.errors import DefinitionError, PayloadError
+
+
+class Arguments:
+    """The parameters of one function, and what is known of them beforehand.
+
+    Attributes:
+        parameters: The parameters in their order; those by keyword only stand last.
+        owner: Whose they are, as errors say it.
+    """
+
+    __slots__ = ("_names", "_places", "_struct", "_writers", "count", "owner", "parameters")
+
+    def __init__(self, parameters: tuple[Parameter, ...], owner: str) -> None:
+        self.parameters: Final = parameters
+        self.owner: Final = owner
+        self.count: Final = len(parameters)
+        self._struct: StructSchema | None = None
+        self._names: Final = frozenset(parameter.name for parameter in parameters if not parameter.by_place)
+        # How many can be given by position.
+        self._places: Final = sum(not parameter.by_name for parameter in parameters)
+        schemas = [Schema[Any](parameter.annotation, owner) for parameter in parameters]
+        for parameter, schema in zip(parameters, schemas, strict=True):
+            _check_default(parameter, schema, owner)
+        self._writers: Final = tuple(
+            (schema.validate, (b"," if place else b"{") + _member(parameter.name), schema.encode)
+            for place, (parameter, schema) in enumerate(zip(parameters, schemas, strict=True))
+        )
+
+    @property
+    def struct(self) -> StructSchema:
+        """The arguments as one struct: it reads what was recorded, which the writers cannot."""
+        # Activities need it only after their code has changed, so most never build it.
+        if self._struct is None:
+            defaults = {each.name: each.default for each in self.parameters if each.default is not NOTHING}
+            types = {each.name: each.annotation for each in self.parameters}
+            self._struct = StructSchema(types, self.owner, defaults=defaults)
+        return self._struct
+
+    def arrange(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Put arguments in the order of the parameters, defaults filled in.
+
+        Raises:
+            PayloadError: One is missing, unknown or given twice.
+        """
+        if len(args) > self._places:
+            takes = "1 argument" if self._places == 1 else f"{self._places} arguments"
+            raise PayloadError(f"{self.owner} takes {takes} by position, not {len(args)}.", owner=self.owner)
+        values = list(args)
+        taken = 0
+        for parameter in self.parameters[len(args) :]:
+            if parameter.name in kwargs and not parameter.by_place:
+                values.append(kwargs[parameter.name])
+                taken += 1
+            elif parameter.default is not NOTHING:
+                values.append(parameter.default)
+            else:
+                raise self._refusal(parameter.name, "is missing")
+        if taken != len(kwargs):
+            given = {parameter.name for parameter in self.parameters[: len(args)]} & self._names
+            name = next(name for name in kwargs if name not in self._names or name in given)
+            raise self._refusal(name, "is given twice" if name in given else "is no parameter of it")
+        return tuple(values)
+
+    def spread(self, values: tuple[Any, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Make arranged values arguments again."""
+        if self._places == self.count:
+            return values, {}
+        names = (parameter.name for parameter in self.parameters[self._places :])
+        return values[: self._places], dict(zip(names, values[self._places :], strict=True))
+
+    def write(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[bytes, tuple[Any, ...]]:
+        """Give the JSON object of some arguments, and the arguments arranged and made of their types.
+
+        Raises:
+            PayloadError: One is missing, unknown, given twice, or not of its type.
+        """
+        if kwargs or len(args) != self.count or self._places != self.count:
+            args = self.arrange(args, kwargs)
+        pieces: list[bytes] = []
+        values: list[Any] = []
+        try:
+            # Validated first: the serializer knows types, but neither constraints nor what can be made of "5".
+            for (validate, member, encode), argument in zip(self._writers, args, strict=True):
+                value = validate(argument)
+                values.append(value)
+                pieces += (member, encode(value))
+        except PayloadError as refused:
+            raise self._named(refused, len(pieces) // 2) from refused
+        pieces.append(b"}" if pieces else b"{}")
+        return b"".join(pieces), tuple(values)
+
+    def _named(self, refused: PayloadError, place: int) -> PayloadError:
+        """Say which argument it was: its schema does not know its name."""
+        name = self.parameters[place].name
+        said = str(refused).removeprefix(f"{self.owner}: ").removeprefix("the value: ")
+        fields = tuple(f"{name}.{field}" for field in refused.fields) or (name,)
+        return PayloadError(f"{self.owner}: {name}: {said}", fields=fields, owner=self.owner)
+
+    def _refusal(self, name: str, what: str) -> PayloadError:
+        return PayloadError(f"{self.owner}: argument {name!r} {what}.", fields=(name,), owner=self.owner)
+
+
+def _member(name: str) -> bytes:
+    # Identifiers may be any letters, and what pydantic writes is UTF-8 as it stands.
+    return json.dumps(name, ensure_ascii=False).encode() + b":"
+
+
+def _check_default(parameter: Parameter, schema: Schema[Any], owner: str) -> None:
+    if parameter.default is NOTHING:
+        return
+    try:
+        schema.encode(schema.validate(parameter.default))
+    except PayloadError as refused:
+        # Found now, and not at the first call that leaves it out, which may be months away.
+        raise DefinitionError(
+            f"{owner}: the default of parameter {parameter.name!r}, {parameter.default!r}, does not fit its "
+            f"annotation: {str(refused).removeprefix(f'{owner}: ')}",
+            owner=owner,
+        ) from refused

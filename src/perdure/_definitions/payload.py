@@ -1,0 +1,135 @@
+"""A workflow's payload: what callers pass, the JSON object that is recorded, what the body gets.
+
+FastAPI's rule says what the object holds. A single struct (a model, a dataclass, a TypedDict, a mapping of fields)
+is its own fields; anything else is an object of the parameters.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple, Protocol, cast, get_args, get_origin
+
+from pydantic import BaseModel, RootModel
+from typing_extensions import is_typeddict
+
+from perdure._definitions.arguments import Arguments
+from perdure._definitions.signature import Parameter
+from perdure._values.schema import Schema
+from perdure._values.struct import Fields, StructSchema, field_values
+
+Arranged = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class Encoded(NamedTuple):
+    """A payload that can be recorded, and its arguments as the body will get them."""
+
+    raw: bytes
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+class Payload(Protocol):
+    """Reads and writes the payloads of one workflow."""
+
+    def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Encoded:
+        """Validate what a caller passes, defaults filled in.
+
+        The arguments in the answer come from the bytes, so that a key made from them is the one that anybody would
+        make from what is recorded.
+
+        Raises:
+            PayloadError: A field is missing, unknown, or not of its type.
+        """
+        ...
+
+    def decode(self, raw: bytes) -> Arranged:
+        """Read a recorded payload as the arguments of the body.
+
+        Raises:
+            PayloadError: Today's types cannot read it.
+        """
+        ...
+
+    def differing_fields(self, recorded: bytes, asked: bytes) -> tuple[str, ...]:
+        """Name the fields in which two payloads differ; none, if they are the same (R2)."""
+        ...
+
+
+class StructPayload:
+    """One struct, recorded as its own fields."""
+
+    def __init__(self, parameter: Parameter, schema: Schema[Any], owner: str) -> None:
+        self._arguments = Arguments((parameter.typed(Any),), owner)
+        self._schema = schema
+
+    def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Encoded:
+        """Validate the one argument."""
+        (value,) = self._arguments.arrange(args, kwargs)
+        raw, value = self._schema.round_trip(value)
+        return Encoded(raw, *self._arguments.spread((value,)))
+
+    def decode(self, raw: bytes) -> Arranged:
+        """Read the one argument."""
+        return self._arguments.spread((self._schema.decode(raw),))
+
+    def differing_fields(self, recorded: bytes, asked: bytes) -> tuple[str, ...]:
+        """Compare field by field."""
+        return _differing_fields(self._schema, recorded, asked)
+
+
+class ParameterPayload:
+    """Any number of parameters, recorded under their names."""
+
+    def __init__(self, parameters: tuple[Parameter, ...], owner: str) -> None:
+        self._arguments = Arguments(parameters, owner)
+
+    def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Encoded:
+        """Validate all arguments."""
+        raw, _ = self._arguments.write(args, kwargs)
+        return Encoded(raw, *self.decode(raw))
+
+    def decode(self, raw: bytes) -> Arranged:
+        """Read all arguments; one that came into the signature since then has its default."""
+        fields = self._arguments.struct.decode(raw)
+        return self._arguments.spread(tuple(field_values(fields).values()))
+
+    def differing_fields(self, recorded: bytes, asked: bytes) -> tuple[str, ...]:
+        """Compare argument by argument."""
+        return _differing_fields(self._arguments.struct, recorded, asked)
+
+
+def payload_of(parameters: tuple[Parameter, ...], owner: str) -> Payload:
+    """Give the payload that is formed by a function's parameters.
+
+    Raises:
+        DefinitionError: A type of theirs cannot be stored.
+    """
+    if len(parameters) == 1 and _is_struct(parameters[0].annotation):
+        return StructPayload(parameters[0], Schema(parameters[0].annotation, owner), owner)
+    return ParameterPayload(parameters, owner)
+
+
+def payload_of_fields(fields: Mapping[str, Any], owner: str) -> Payload:
+    """Give the payload that is declared as a mapping of fields; the body gets them as one read-only object.
+
+    Raises:
+        DefinitionError: A type of theirs cannot be stored.
+    """
+    return StructPayload(Parameter("payload", Fields), StructSchema(fields, owner), owner)
+
+
+def _is_struct(annotation: Any) -> bool:
+    if get_origin(annotation) is Annotated:
+        return _is_struct(get_args(annotation)[0])
+    type_: Any = get_origin(annotation) or annotation
+    if not isinstance(type_, type):
+        return False
+    class_ = cast("type[Any]", type_)
+    if issubclass(class_, BaseModel):
+        return not issubclass(class_, RootModel)  # which may be anything on the wire, a list too
+    return dataclasses.is_dataclass(class_) or is_typeddict(class_)
+
+
+def _differing_fields(schema: Schema[Any], recorded: bytes, asked: bytes) -> tuple[str, ...]:
+    if schema.same(recorded, asked):
+        return ()
+    return schema.differing_fields(recorded, asked) or ("payload",)

@@ -1,0 +1,492 @@
+"""Workflows: contracts that callers hold, and the bodies that implement them."""
+
+import copy
+import inspect
+from collections.abc import Callable, Coroutine, Mapping
+from types import MappingProxyType
+from typing import Any, Generic, ParamSpec, Protocol, Self, TypeAlias, cast, overload
+
+from typing_extensions import TypeForm, TypeVar, Unpack
+
+from perdure import _ids
+from perdure._definitions import ambient
+from perdure._definitions.contract import Contract, Identified, WorkflowSettings, contract_of, owner_of
+from perdure._definitions.handle import Handle
+from perdure._definitions.host import Engine, Host, StartOptions
+from perdure._definitions.name import check_name
+from perdure._definitions.payload import payload_of, payload_of_fields
+from perdure._definitions.registration import Registration
+from perdure._definitions.signature import Parameter, dressed, plain_function, read_signature
+from perdure._definitions.start import ExecutionOptions, changed_options
+from perdure._model.journal import Kind
+from perdure._model.records import ExecutionId, Start
+from perdure._values.exit import Poll
+from perdure._values.exit_codec import ExitCodec
+from perdure._values.instant import Instant
+from perdure.errors import DefinitionError, UsageError, WorkflowIOError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741 - what callers pass, as the signatures of the contract call it
+A = TypeVar("A", default=None)
+A_co = TypeVar("A_co", covariant=True)
+B = TypeVar("B", default=I)
+R = TypeVar("R", default=None)
+
+Key: TypeAlias = (
+    Callable[[], str]
+    | Callable[[Any], str]
+    | Callable[[Any, Any], str]
+    | Callable[[Any, Any, Any], str]
+    | Callable[[Any, Any, Any, Any], str]
+    | Callable[[Any, Any, Any, Any, Any], str]
+)
+
+
+class Workflow(Generic[P, A_co]):
+    """What callers hold of a workflow: its identity, and the ways to start and to find executions.
+
+    Made by `Workflow.make`, which gives a contract, or by the decorator `workflow`, which gives a contract and its
+    implementation in one.
+
+    Example:
+        >>> SendEmail = Workflow.make("SendEmail", payload={"to": str}, success=str, idempotency_key=lambda p: p.to)
+        >>> SendEmail.execution_id({"to": "ada@example.com"})
+        'eb72d5dbeff4a0fd7b7e08a13b2a0ba8'
+    """
+
+    def __init__(
+        self,
+        contract: Contract,
+        options: StartOptions | None = None,
+        annotations: Mapping[str, object] = MappingProxyType({}),
+    ) -> None:
+        """Put a workflow together; users write `workflow` or `Workflow.make`."""
+        self._contract = contract
+        self._options = options or StartOptions()
+        self._annotations = annotations
+
+    @overload
+    @staticmethod
+    def make(
+        name: str,
+        *,
+        payload: type[T],
+        success: TypeForm[R] = ...,  # pyright: ignore[reportInvalidTypeVarUse] - its default is what "not given" means
+        idempotency_key: Callable[[T], str] = ...,
+        **settings: Unpack[WorkflowSettings],
+    ) -> "WorkflowDefinition[T, R]": ...
+    @overload
+    @staticmethod
+    def make(
+        name: str,
+        *,
+        payload: Mapping[str, TypeForm[Any]] = ...,
+        success: TypeForm[R] = ...,  # pyright: ignore[reportInvalidTypeVarUse] - as above
+        idempotency_key: Callable[[Any], str] = ...,
+        **settings: Unpack[WorkflowSettings],
+    ) -> "WorkflowDefinition[Mapping[str, Any], R, Any]": ...
+    @staticmethod
+    def make(
+        name: str,
+        *,
+        payload: Any = None,
+        success: Any = None,
+        idempotency_key: Callable[[Any], str] | None = None,
+        **settings: Unpack[WorkflowSettings],
+    ) -> "WorkflowDefinition[Any, Any, Any]":
+        """Make a contract, which clients hold without the code; `implement` gives it a body.
+
+        Args:
+            name: What executions are stored under.
+            payload: A pydantic model, dataclass or TypedDict, or a mapping of fields to their types. Without it
+                there are no fields.
+            success: The type of the result, any that pydantic can handle.
+            idempotency_key: Makes the key from the payload. Two starts with one key are one execution; without a
+                key function each start is a new one.
+            **settings: `error` (declared errors: a class or a tuple of them), `capture_defects` (False: an
+                undeclared error holds the execution), `on_mismatch` ("raise": another payload under the same key is
+                an error), `version`.
+
+        Raises:
+            DefinitionError: Something in it cannot be stored, or makes no sense.
+        """
+        owner = owner_of(check_name(name, "a workflow"))
+        if payload is None or isinstance(payload, Mapping):
+            shape = payload_of_fields(cast("Mapping[str, Any]", payload or {}), owner)
+        else:
+            shape = payload_of((Parameter("payload", payload),), owner)
+        return WorkflowDefinition(contract_of(name, shape, success, idempotency_key, settings))
+
+    @property
+    def name(self) -> str:
+        """What its executions are stored under."""
+        return self._contract.name
+
+    @property
+    def codec(self) -> ExitCodec[Any]:
+        """Reads and writes its exits."""
+        return self._contract.codec
+
+    @property
+    def version(self) -> str | None:
+        """The version of its body."""
+        return self._contract.version
+
+    @property
+    def annotations(self) -> Mapping[str, object]:
+        """What was noted on it by `annotate`."""
+        return self._annotations
+
+    def annotate(self, key: str, value: object) -> Self:
+        """Give a copy with one more annotation: a note for tools and for the application itself.
+
+        Example:
+            >>> SendEmail = Workflow.make("SendEmail", payload={"to": str})
+            >>> dict(SendEmail.annotate("team", "billing").annotations)
+            {'team': 'billing'}
+        """
+        return self._changed(self._options, MappingProxyType({**self._annotations, key: value}))
+
+    def options(self, **options: Unpack[ExecutionOptions]) -> Self:
+        """Give a configured copy, for one start or for many.
+
+        Args:
+            **options: `execution_id` (32 hex digits, instead of the one made from the key), `delay` (of the start),
+                `priority` (higher first), `attributes` (to search by), `on_duplicate` ("reject": a second start is
+                an error instead of joining), `engine` (where several are open).
+
+        Raises:
+            UsageError: An option makes no sense.
+
+        Example:
+            ```python fragment
+            await process_order.options(delay="5 minutes", attributes={"customer": "ada"}).start(order)
+            ```
+        """
+        return self._changed(changed_options(self._options, options), self._annotations)
+
+    def execution_id(self, *args: P.args, **kwargs: P.kwargs) -> ExecutionId:
+        """Compute the id that an execution with this payload has, without an engine.
+
+        Raises:
+            PayloadError: A field is missing, unknown, or not of its type, or the key cannot be one.
+            UsageError: There is no idempotency key, so the id is random.
+        """
+        identified = self._identify(args, kwargs)
+        if identified.execution_id is None:
+            raise UsageError(
+                f"Workflow {self.name!r} has no idempotency_key, so each start is a new execution with a random id: "
+                "`(await wf.start(...)).execution_id`. Give it an idempotency_key to have ids that can be computed."
+            )
+        return identified.execution_id
+
+    async def execute(self, *args: P.args, **kwargs: P.kwargs) -> A_co:
+        """Start or join the execution, and give its decoded value. Cancelling the wait does not touch it (R4).
+
+        Raises:
+            Exception: The declared error it failed with; `Defect` or `Interrupted`; several as an ExceptionGroup.
+            PayloadError: A field is missing, unknown, or not of its type. Nothing is stored.
+            PayloadMismatchError: It exists with another payload, and `on_mismatch` is "raise".
+            ExecutionExistsError: It exists, and `on_duplicate` is "reject".
+            UsageError: Called in a body, or no engine is open.
+        """
+        if ambient.host.get() is not None:
+            raise UsageError(
+                f"{self.name}.execute() in the body of a workflow: child executions are not available. "
+                f"`await {self.name}.start(...)` starts a detached execution; an activity can wait for one."
+            )
+        handle = await self.start(*args, **kwargs)
+        return await handle.result()
+
+    async def start(self, *args: P.args, **kwargs: P.kwargs) -> Handle[A_co]:
+        """Start or join the execution, and do not wait for its end. It is durable when this returns.
+
+        In a body it is a recorded step: the execution is started once, detached, whatever is replayed (R42), and one
+        that exists already is joined without a word.
+
+        Raises:
+            PayloadError: A field is missing, unknown, or not of its type. Nothing is stored.
+            PayloadMismatchError: It exists with another payload, and `on_mismatch` is "raise".
+            ExecutionExistsError: It exists, and `on_duplicate` is "reject".
+            UsageError: No engine is open, or an option does not go with a start in a body.
+        """
+        identified = self._identify(args, kwargs)
+        host = ambient.host.get()
+        if host is not None:
+            return self._start_in_body(host, identified)
+        engine = self._options.engine or ambient.find_engine()
+        start = self._start(identified, identified.execution_id or _ids.new_execution_id(), engine.now())
+        await engine.start_execution(
+            start,
+            on_duplicate=self._options.on_duplicate,
+            on_mismatch=self._contract.on_mismatch,
+            differing=lambda recorded: self._contract.payload.differing_fields(recorded, identified.payload),
+        )
+        return self._handle(start.execution_id, engine)
+
+    def handle(self, execution_id: ExecutionId, /) -> Handle[A_co]:
+        """Give a handle on an execution of this workflow, whether it exists or not."""
+        return self._handle(execution_id, self._options.engine)
+
+    async def poll(self, execution_id: ExecutionId, /) -> Poll[A_co]:
+        """Look at an execution: as `Handle.poll`.
+
+        Raises:
+            PayloadError: What is recorded cannot be read with today's types.
+            WorkflowIOError: Asked in a body.
+        """
+        return await self.handle(execution_id).poll()
+
+    async def resume(self, execution_id: ExecutionId, /) -> None:
+        """Move an execution on, if it is held: as `Handle.resume`.
+
+        Raises:
+            ExecutionNotFoundError: There is no such execution.
+            WorkflowIOError: Asked in a body.
+        """
+        await self.handle(execution_id).resume()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
+
+    def _changed(self, options: StartOptions, annotations: Mapping[str, object]) -> Self:
+        changed = copy.copy(self)
+        vars(changed).update(_options=options, _annotations=annotations)
+        return changed
+
+    def _identify(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Identified:
+        return self._contract.identify(args, kwargs, self._options.execution_id)
+
+    def _handle(self, execution_id: ExecutionId, engine: Engine | None) -> Handle[A_co]:
+        return Handle(execution_id, self.name, self.codec, engine)
+
+    def _start(self, identified: Identified, execution_id: ExecutionId, now: Instant) -> Start:
+        options = self._options
+        return Start(
+            execution_id=execution_id,
+            incarnation=_ids.new_incarnation(now),
+            workflow=self.name,
+            key=identified.key,
+            payload=identified.payload,
+            priority=options.priority,
+            attributes=options.attributes,
+            version=self.version,
+            due_at=now + options.delay_ms if options.delay_ms > 0 else None,
+        )
+
+    def _start_in_body(self, host: Host, identified: Identified) -> Handle[A_co]:
+        if self._options.engine is not None:
+            raise WorkflowIOError(
+                f"{self.name}.options(engine=...).start() in a body: it starts executions in its own engine only. "
+                "Move it to an activity."
+            )
+        if self._options.on_duplicate != "join":
+            raise UsageError(
+                f"{self.name}.options(on_duplicate={self._options.on_duplicate!r}).start() in a body: the execution is "
+                "started with the commit of the body's turn, so the answer comes too late for it. Move it to an activity."
+            )
+        # Taken with a key too: its absence on one side of a code change would shift the ids of all later ones.
+        occurrence = host.occurrence(Kind.START, self.name)
+        derived = identified.execution_id or _ids.child_id(
+            host.execution_id, host.life, self.name, identified.payload, occurrence
+        )
+        host.start(self._start(identified, derived, host.now()))
+        return self._handle(derived, None)
+
+
+class WorkflowImplementation(Workflow[P, A_co], Registration):
+    """A workflow with its body: what an engine runs.
+
+    Attributes:
+        captures_defects: Whether an undeclared error is its result; else it is held with it (R35).
+    """
+
+    def __init__(
+        self,
+        contract: Contract,
+        body: Callable[..., Coroutine[Any, Any, Any]],
+        takes_id: str | None = None,
+        options: StartOptions | None = None,
+        annotations: Mapping[str, object] = MappingProxyType({}),
+    ) -> None:
+        """Put an implementation together; users write `workflow` or `implement`.
+
+        Args:
+            contract: What it implements.
+            body: The body.
+            takes_id: How the body takes the execution's id: "place", "name", or not at all.
+            options: As for `Workflow`.
+            annotations: As for `Workflow`.
+        """
+        super().__init__(contract, options, annotations)
+        self._body = body
+        self._takes_id = takes_id
+        self.captures_defects: bool = contract.captures_defects
+
+    def make_body(self, payload: bytes, execution_id: ExecutionId, /) -> Coroutine[Any, Any, Any]:
+        """Call the body, which does not run yet. To be done in the context that it shall run in.
+
+        Raises:
+            PayloadError: The recorded payload cannot be read with today's types (R40).
+        """
+        args, kwargs = self._contract.payload.decode(payload)
+        if self._takes_id == "place":
+            return self._body(*args, execution_id, **kwargs)
+        if self._takes_id == "name":
+            return self._body(*args, **kwargs, execution_id=execution_id)
+        return self._body(*args, **kwargs)
+
+
+class WorkflowDefinition(Workflow[[I], A], Generic[I, A, B]):
+    """A contract without a body: an engine refuses it, a client needs no more."""
+
+    def implement(
+        self, body: Callable[[B], Coroutine[Any, Any, A]] | Callable[[B, str], Coroutine[Any, Any, A]], /
+    ) -> WorkflowImplementation[[I], A]:
+        """Give it a body: an async function of the payload and, if it likes, of the execution's id.
+
+        Raises:
+            DefinitionError: It cannot be the body of a workflow.
+
+        Example:
+            >>> SendEmail = Workflow.make("SendEmail", payload={"to": str}, success=str)
+            >>> @SendEmail.implement
+            ... async def send_email(payload, execution_id):
+            ...     return f"sent to {payload.to}"
+            >>> send_email.name
+            'SendEmail'
+        """
+        owner = owner_of(self.name)
+        function = _body_of(body, owner)
+        implementation = WorkflowImplementation[[I], A](
+            self._contract, function, _takes_id(function, owner), self._options, self._annotations
+        )
+        return dressed(implementation, function)
+
+
+class WorkflowDecorator(Protocol):
+    """What `workflow` with options gives."""
+
+    def __call__(self, body: Callable[P, Coroutine[Any, Any, T]], /) -> WorkflowImplementation[P, T]: ...
+
+
+class PayloadWorkflowDecorator(Protocol[I]):
+    """What `workflow` with a payload gives."""
+
+    def __call__(self, body: Callable[[I], Coroutine[Any, Any, T]], /) -> WorkflowImplementation[[I], T]: ...
+
+
+@overload
+def workflow(
+    body: Callable[P, Coroutine[Any, Any, T]],
+    /,
+    *,
+    name: str = ...,
+    idempotency_key: Callable[P, str] = ...,
+    **settings: Unpack[WorkflowSettings],
+) -> WorkflowImplementation[P, T]: ...
+@overload
+def workflow(
+    *, payload: type[T], idempotency_key: Callable[[T], str], name: str = ..., **settings: Unpack[WorkflowSettings]
+) -> PayloadWorkflowDecorator[T]: ...
+@overload
+def workflow(
+    *, name: str = ..., idempotency_key: Key = ..., **settings: Unpack[WorkflowSettings]
+) -> WorkflowDecorator: ...
+@overload
+def workflow(  # type: ignore[overload-cannot-match]
+    *, name: str = ..., idempotency_key: Callable[..., str], **settings: Unpack[WorkflowSettings]
+) -> WorkflowDecorator: ...
+def workflow(
+    body: Callable[..., Any] | None = None,
+    /,
+    *,
+    payload: Any = None,
+    name: str | None = None,
+    idempotency_key: Callable[..., str] | None = None,
+    **settings: Unpack[WorkflowSettings],
+) -> Any:
+    """Make an async function a workflow: its parameters are the payload, what it returns is the result.
+
+    A single parameter that is a model, a dataclass or a TypedDict is recorded as its fields, anything else as an object
+    of the parameters.
+
+    Args:
+        body: The function, where the decorator stands without parentheses.
+        payload: The type of the one parameter, for the type checker to check the key and the body against.
+        name: What executions are stored under; default: the function's name.
+        idempotency_key: Makes the key from the body's arguments. Two starts with one key are one execution; without
+            a key function each start is a new one.
+        **settings: As for `Workflow.make`.
+
+    Raises:
+        DefinitionError: It is no function that can be replayed, or a setting makes no sense.
+
+    Example:
+        >>> @workflow(idempotency_key=lambda to, subject: f"{to}:{subject}")
+        ... async def notify(to: str, subject: str) -> None: ...
+        >>> notify.execution_id("ada", subject="hi") == notify.execution_id(to="ada", subject="hi")
+        True
+    """
+
+    def implement(body: Callable[..., Any], /) -> WorkflowImplementation[..., Any]:
+        chosen = check_name(name or getattr(body, "__name__", ""), f"the workflow {body!r}")
+        return _implement(chosen, body, payload, idempotency_key, settings)
+
+    return implement if body is None else implement(body)
+
+
+def _implement(
+    name: str, body: Callable[..., Any], payload: Any, key: Callable[..., str] | None, settings: WorkflowSettings
+) -> WorkflowImplementation[..., Any]:
+    owner = owner_of(name)
+    function = _body_of(body, owner)
+    signature = read_signature(function, owner)
+    parameters = signature.parameters
+    if payload is not None:
+        if len(parameters) != 1:
+            raise DefinitionError(
+                f"{owner}: a workflow with payload= takes one parameter, and this one takes {len(parameters)}.",
+                owner=owner,
+            )
+        parameters = (parameters[0].typed(payload),)
+    contract = contract_of(name, payload_of(parameters, owner), signature.returns, key, settings)
+    return dressed(WorkflowImplementation[..., Any](contract, function), function)
+
+
+def _body_of(body: object, owner: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+    if isinstance(body, Workflow):
+        raise DefinitionError(f"{owner}: {body!r} is a workflow already.", owner=owner)
+    function = plain_function(body, owner)
+    if inspect.iscoroutinefunction(function):
+        return function
+    hint = (
+        "an async generator: a body returns one result, and `yield` gives none"
+        if inspect.isasyncgenfunction(function)
+        else "no `async def`. A body waits for its steps with `await`; put what is not async into an activity"
+    )
+    raise DefinitionError(f"{owner}: its body is {hint}.", owner=owner)
+
+
+def _takes_id(function: Callable[..., Any], owner: str) -> str | None:
+    """How a body takes the execution's id, beside the payload: by place, by name, or not at all."""
+    parameters = list(inspect.signature(function).parameters.values())
+    places = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    second = places[1] if len(places) > 1 else None
+    takes_id: str | None = None
+    if second is not None and (second.default is second.empty or second.name == "execution_id"):
+        takes_id = "place"
+    elif any(each.name == "execution_id" and each.kind is each.KEYWORD_ONLY for each in parameters):
+        takes_id = "name"
+    try:
+        inspect.signature(function).bind(
+            None, *([None] if takes_id == "place" else []), **({"execution_id": None} if takes_id == "name" else {})
+        )
+    except TypeError as refused:
+        raise DefinitionError(
+            f"{owner}: its body takes the payload and, if it likes, the execution_id: `async def body(payload)` or "
+            f"`async def body(payload, execution_id)` ({refused}).",
+            owner=owner,
+        ) from refused
+    return takes_id

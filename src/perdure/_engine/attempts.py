@@ -1,0 +1,363 @@
+"""One attempt of an activity: calls the user's function, and says how it ended.
+
+An attempt ends in one of three ways. It *exits*: with a value, a declared error, a defect, a
+timeout, or by cancelling itself; that is an event, and is recorded. It is *cut off* by the host (a
+stop, a lost fence, a lost race): that is recorded nowhere, whatever it raises, but a value that it
+still returns in time counts (R9). Or it is *abandoned*: it outlived its timeout and would not end;
+then the timeout is what is recorded, and whatever comes later is ignored (R12).
+"""
+
+import asyncio
+import logging
+from contextvars import copy_context
+from random import Random
+from typing import TYPE_CHECKING, Any, Protocol
+
+from perdure import _failpoints
+from perdure._definitions import ambient
+from perdure._definitions.activity import Activity, ActivityCall
+from perdure._definitions.host import Engine
+from perdure._engine.retrying import next_attempt_at
+from perdure._engine.slots import Slots
+from perdure._engine.threads import Threads, Work
+from perdure._ids import step_key
+from perdure._kernel.kernel import Event
+from perdure._model.clock import Alarm, Clock
+from perdure._model.journal import Kind
+from perdure._model.records import ExecutionId
+from perdure._values.cause import Cause
+from perdure._values.duration import describe_ms
+from perdure.errors import ActivityTimeout, AttemptCancelled, PayloadError
+
+if TYPE_CHECKING:
+    from perdure._values.instant import Instant
+
+logger = logging.getLogger("perdure")
+
+# An async function that has been told to end because its time is over gets this long for its
+# clean-up; then the attempt is over without it.
+CLEAN_UP_MS = 10_000
+
+# Two heartbeats of an attempt are written at least this far apart (R15).
+HEARTBEAT_MS = 1_000
+
+
+class Workshop(Protocol):
+    """What attempts share: the engine's places, threads and clock."""
+
+    @property
+    def clock(self) -> Clock: ...
+
+    @property
+    def slots(self) -> Slots: ...
+
+    @property
+    def threads(self) -> Threads: ...
+
+    @property
+    def random(self) -> Random: ...
+
+    @property
+    def engine(self) -> Engine: ...
+
+    @property
+    def payload_limit(self) -> int: ...
+
+    def note_heartbeat(self, attempt: "Attempt", details: bytes, /) -> None: ...
+
+    async def recall_heartbeat(self, attempt: "Attempt", /) -> bytes | None: ...
+
+
+class Owner(Protocol):
+    """The execution to which an attempt belongs."""
+
+    @property
+    def execution_id(self) -> ExecutionId: ...
+
+    @property
+    def incarnation(self) -> bytes: ...
+
+    @property
+    def life(self) -> int: ...
+
+    @property
+    def workflow(self) -> str: ...
+
+    def called_more_than_once(self, name: str, /) -> bool: ...
+
+    def attempt_ended(self, attempt: "Attempt", event: Event | None, /) -> None:
+        """The attempt is over; None: it was cut off, there is nothing to record."""
+        ...
+
+
+class Attempt:
+    """A running attempt. It is the `AttemptScope` of the activity in it."""
+
+    __slots__ = (
+        "_abandon_alarm", "_alarm", "_last_details", "_noted_at", "_owner", "_recalls", "_shop", "_task", "_timed_out", "_unwritten", "_work",
+        "attempt", "call", "cut_off", "over",
+    )  # fmt: skip
+
+    def __init__(self, call: ActivityCall, owner: Owner, shop: Workshop, *, recalls: bool) -> None:
+        self.call = call
+        self.attempt = call.attempt
+        self._owner = owner
+        self._shop = shop
+        self._task: asyncio.Task[None] | None = None
+        self._work: Work | None = None
+        self._alarm: Alarm | None = None
+        self._abandon_alarm: Alarm | None = None
+        self._timed_out = False
+        # An earlier attempt may have noted its progress; read before this one begins.
+        self._recalls = recalls
+        self._last_details: bytes | None = None
+        self._noted_at: Instant | None = None
+        # Details that came too soon after the last write; written when the attempt ends.
+        self._unwritten = False
+        # The host wants it to end; nothing of it is recorded any more, but a value.
+        self.cut_off = False
+        # The owner has been told; whatever the function still does has no effect.
+        self.over = False
+
+    # Its course ----------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Call the function, as a task of the outer loop in a copy of the body's context (R14)."""
+        context = self.call.context if self.attempt == 1 else self.call.context.copy()
+        self._task = asyncio.get_running_loop().create_task(
+            self._perform(), name=f"activity {self.name!r} of {self._owner.workflow}", context=context
+        )
+
+    @property
+    def task(self) -> asyncio.Task[None]:
+        """The task it runs in."""
+        assert self._task is not None
+        return self._task
+
+    def cut(self) -> None:
+        """End it as the host."""
+        self.cut_off = True
+        if self._work is not None:
+            # A thread cannot be cancelled. It goes on, and `heartbeat` tells it that it is over.
+            self._leave_thread()
+        if self._task is not None:
+            self._task.cancel()
+
+    @property
+    def on_thread(self) -> bool:
+        """Whether a plain function of it is running on a thread at this moment."""
+        return self._work is not None
+
+    async def _perform(self) -> None:
+        ambient.host.set(None)
+        ambient.attempt.set(self)
+        slots = self._shop.slots
+        try:
+            if self._recalls:
+                self._last_details = await self._shop.recall_heartbeat(self)
+            if not slots.try_take():
+                await slots.take()
+        except asyncio.CancelledError:
+            self._end(None)
+            return
+        try:
+            event = await self._exit()
+        except Exception as error:  # noqa: BLE001 - the attempt: a type's own code raised while its exit was encoded
+            event = self._event(self.call.activity.codec.encode_failure(Cause.die(error)))
+        finally:
+            slots.give()
+            if self._alarm is not None:
+                self._alarm.cancel()
+            if self._abandon_alarm is not None:
+                self._abandon_alarm.cancel()
+        self._end(event)
+
+    async def _exit(self) -> Event | None:
+        activity = self.call.activity
+        self._arm_timeout(activity)
+        _failpoints.reach("effect.before")
+        try:
+            if activity.is_async:
+                value = await activity.function(*self.call.args, **self.call.kwargs)
+            else:
+                value = await self._on_thread(activity)
+            _failpoints.reach("effect.after")
+        except asyncio.CancelledError as error:
+            if self._timed_out:
+                return self._failed(self._timeout_error(activity))
+            # Nobody outside has cancelled it, so it was the function itself (R13).
+            return None if self.cut_off else self._failed(error)
+        except BaseException as raised:  # noqa: BLE001 - this is the attempt; SystemExit in it is a defect of it (R9)
+            error = self._timeout_error(activity) if self._timed_out else raised
+            return None if self.cut_off else self._failed(error)
+        return self._failed(self._timeout_error(activity)) if self._timed_out else self._succeeded(activity, value)
+
+    async def _on_thread(self, activity: Activity[..., Any]) -> Any:
+        call = self.call
+        self._work = self._shop.threads.submit(lambda: activity.function(*call.args, **call.kwargs), copy_context())
+        try:
+            return await self._work.future
+        except asyncio.CancelledError:
+            self._leave_thread()
+            raise
+        finally:
+            self._work = None
+
+    def _leave_thread(self) -> None:
+        if self._work is not None and not self._work.future.done():
+            self._shop.threads.abandon(self._work)
+            logger.warning(
+                "activity %r of %s %s still runs on its thread; its attempt is over and its result will be ignored",
+                self.name, self._owner.workflow, self._owner.execution_id,
+            )  # fmt: skip
+        self._work = None
+
+    def _end(self, event: Event | None) -> None:
+        if not self.over:
+            self.over = True
+            if self._unwritten and self._last_details is not None:
+                self._shop.note_heartbeat(self, self._last_details)
+            self._owner.attempt_ended(self, event)
+
+    # Timeouts ------------------------------------------------------------------------------------
+
+    def _limit_ms(self, activity: Activity[..., Any]) -> int | None:
+        """How long this attempt may take: its own timeout, or what is left for all of them (R11)."""
+        limit = activity.timeout_ms
+        if activity.total_timeout_ms is not None:
+            left = self.call.asked_at + activity.total_timeout_ms - self._shop.clock.now()
+            limit = left if limit is None else min(limit, left)
+        return limit
+
+    def _arm_timeout(self, activity: Activity[..., Any]) -> None:
+        limit = self._limit_ms(activity)
+        if limit is not None:
+            self._alarm = self._shop.clock.call_at(self._shop.clock.now() + limit, self._expire)
+
+    def _expire(self) -> None:
+        assert self._task is not None
+        self._timed_out = True
+        self._task.cancel()
+        self._abandon_alarm = self._shop.clock.call_at(self._shop.clock.now() + CLEAN_UP_MS, self._abandon)
+
+    def _abandon(self) -> None:
+        logger.warning(
+            "activity %r of %s %s did not end within %s after its timeout; it is left to itself",
+            self.name, self._owner.workflow, self._owner.execution_id, describe_ms(CLEAN_UP_MS),
+        )  # fmt: skip
+        self._end(self._failed(self._timeout_error(self.call.activity)))
+
+    def _timeout_error(self, activity: Activity[..., Any]) -> ActivityTimeout:
+        limit = activity.timeout_ms if activity.timeout_ms is not None else activity.total_timeout_ms
+        return ActivityTimeout(
+            f"Activity {self.name!r} did not end within {describe_ms(limit or 0)} (attempt {self.attempt})."
+        )
+
+    # Exits -----------------------------------------------------------------------------------------
+
+    def _succeeded(self, activity: Activity[..., Any], value: Any) -> Event:
+        try:
+            encoded, decoded = activity.codec.success(value)
+        except PayloadError as error:
+            # What the function does is done; another attempt would do it again and give the same.
+            return self._failed(error, can_retry=False)
+        limit = self._shop.payload_limit
+        if len(encoded) > limit:
+            too_large = PayloadError(
+                f"The result of activity {self.name!r} has {len(encoded):,} bytes; the limit is {limit:,}. "
+                "Store it elsewhere and return where it is, or open the engine with a larger payload_limit=.",
+                owner=self.name,
+            )
+            return self._failed(too_large, can_retry=False)
+        return self._event(encoded, decoded, has_value=True)
+
+    def _failed(self, error: BaseException, *, can_retry: bool = True) -> Event:
+        call = self.call
+        now = self._shop.clock.now()
+        cause, again_at = next_attempt_at(call, error, now, self._shop.random, can_retry=can_retry)
+        try:
+            encoded = call.activity.codec.encode_failure(cause, again_at)
+        except PayloadError as unencodable:
+            encoded = call.activity.codec.encode_failure(Cause.die(unencodable), None)
+        return self._event(encoded)
+
+    def _event(self, encoded: bytes, value: Any = None, *, has_value: bool = False) -> Event:
+        call = self.call
+        return Event(
+            Kind.ACTIVITY, call.name, call.occurrence, self.attempt, call.input, encoded,
+            self._shop.clock.now(), value, has_value,
+        )  # fmt: skip
+
+    # AttemptScope: what the activity asks --------------------------------------------------------
+
+    @property
+    def execution_id(self) -> ExecutionId:
+        """The execution's id."""
+        return self._owner.execution_id
+
+    @property
+    def step(self) -> tuple[bytes, str, int]:
+        """What its heartbeats are kept under."""
+        return self._owner.incarnation, self.call.name, self.call.occurrence
+
+    @property
+    def life(self) -> int:
+        """The number of the incarnation."""
+        return self._owner.life
+
+    @property
+    def workflow(self) -> str:
+        """The workflow's name."""
+        return self._owner.workflow
+
+    @property
+    def name(self) -> str:
+        """The activity's name in this call."""
+        return self.call.name
+
+    @property
+    def idempotency_key(self) -> str:
+        """This step's own key (R14)."""
+        call = self.call
+        return step_key(self.execution_id, self.life, call.name, call.input, call.number_of_equals)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that runs it."""
+        return self._shop.engine
+
+    def called_more_than_once(self, name: str, /) -> bool:
+        """Whether the body has called that activity more than once so far."""
+        return self._owner.called_more_than_once(name)
+
+    def heartbeat(self, details: bytes, /) -> None:
+        """Note progress, at most one write a second; from any thread (R15)."""
+        if self.over or self.cut_off or self._timed_out:
+            raise AttemptCancelled(f"Attempt {self.attempt} of activity {self.name!r} is over.")
+        self._last_details = details
+        now = self._shop.clock.now()
+        self._unwritten = self._noted_at is not None and now - self._noted_at < HEARTBEAT_MS
+        if not self._unwritten:
+            self._noted_at = now
+            self._shop.note_heartbeat(self, details)
+
+    def last_heartbeat(self) -> bytes | None:
+        """What was noted last, by this attempt or an earlier one."""
+        return self._last_details
+
+    async def sleep(self, duration_ms: int, /) -> None:
+        """Wait in place; the place among the running activities is given back meanwhile (R14)."""
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+        alarm = self._shop.clock.call_at(self._shop.clock.now() + duration_ms, lambda: _wake(over))
+        self._shop.slots.give()
+        try:
+            await over
+        finally:
+            alarm.cancel()
+            await self._shop.slots.take()
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

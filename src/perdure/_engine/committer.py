@@ -1,0 +1,126 @@
+"""The committer: everything that waits to be written becomes one transaction, then the next.
+
+All executions of an engine share it. It takes whatever is waiting, has the store write it as one
+batch, tells everybody, and takes what has come in meanwhile. There is no timer and no artificial
+delay: at low load a batch is one commit, at high load hundreds.
+
+A batch whose outcome is not known, or known to be nothing, is sent again unchanged until it is
+answered; fences make the repeat harmless. A batch that the store refuses for its data is halved
+until the guilty commit is alone; only that one fails.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+from perdure import _failpoints
+from perdure._model.records import Answer, Commit, Verdict, WorkerId
+from perdure._model.store import Store
+from perdure.errors import StoreRefusedError, StoreUnavailableError
+
+logger = logging.getLogger("perdure")
+
+# Beyond this many commits a transaction gets only longer, not cheaper, and its latency is
+# everybody's latency.
+LARGEST_BATCH = 500
+
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 2.0
+
+
+class Submission(NamedTuple):
+    """A commit on its way, and who wants to hear of it."""
+
+    commit: Commit
+    answered: Callable[[Answer], None]
+    refused: Callable[[StoreRefusedError], None]
+
+
+class Committer:
+    """Writes the commits of one engine, a batch at a time."""
+
+    def __init__(self, store: Store, worker_id: WorkerId) -> None:
+        self._store = store
+        self._worker_id = worker_id
+        self._waiting: list[Submission] = []
+        self._filled = asyncio.Event()
+        self._writing = False
+        self._settled = asyncio.Event()
+        self._settled.set()
+
+    def submit(
+        self, commit: Commit, answered: Callable[[Answer], None], refused: Callable[[StoreRefusedError], None]
+    ) -> None:
+        """Have a commit written. One of the callbacks is called, on the loop, when its fate is durable."""
+        self._waiting.append(Submission(commit, answered, refused))
+        self._filled.set()
+        self._settled.clear()
+
+    async def settled(self) -> None:
+        """Wait until nothing is waiting and nothing is being written."""
+        await self._settled.wait()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is waiting and nothing is being written."""
+        return self._settled.is_set()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await self._filled.wait()
+            batch = self._take()
+            await self._write(batch)
+            if not self._waiting:
+                self._filled.clear()
+                self._settled.set()
+
+    def _take(self) -> list[Submission]:
+        """The next batch: at most one commit of an execution."""
+        batch, self._waiting = self._waiting, []
+        if len(batch) == 1:
+            return batch
+        taken: dict[str, Submission] = {}
+        left: list[Submission] = []
+        for submission in batch:
+            execution_id = submission.commit.execution_id
+            if execution_id in taken or len(taken) >= LARGEST_BATCH:
+                left.append(submission)
+            else:
+                taken[execution_id] = submission
+        self._waiting = left
+        return list(taken.values())
+
+    async def _write(self, batch: list[Submission]) -> None:
+        try:
+            answers = await self._answers([submission.commit for submission in batch])
+        except StoreRefusedError as error:
+            if len(batch) == 1:
+                batch[0].refused(error)
+                return
+            middle = len(batch) // 2
+            await self._write(batch[:middle])
+            await self._write(batch[middle:])
+            return
+        _failpoints.reach("acknowledge.before")
+        for submission, answer in zip(batch, answers, strict=True):
+            if answer.verdict is Verdict.BUSY:
+                self._waiting.append(submission)
+            else:
+                submission.answered(answer)
+        _failpoints.reach("acknowledge.after")
+
+    async def _answers(self, commits: list[Commit]) -> list[Answer]:
+        pause = FIRST_PAUSE_S
+        while True:
+            try:
+                return await self._store.commit(self._worker_id, commits)
+            except StoreUnavailableError as error:
+                # Said once: an outage of an hour is one event, not 1,800.
+                if pause == FIRST_PAUSE_S:
+                    logger.warning(
+                        "the store does not answer; %d commits wait and are sent again: %s", len(commits), error
+                    )
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_S)

@@ -1,0 +1,532 @@
+"""A runner: one execution that this worker owns, from its claim or birth to its suspension or end.
+
+The life of a step goes round here: what has happened lies in the inbox; a turn feeds it to the
+kernel; the outcome goes to the committer as one commit; when that is durable, and not before, what
+the turn asked for is given out. While a commit is on its way no other turn is taken, so a kernel is
+ahead of the journal by one commit at most.
+
+A runner may be without its kernel (evicted, or `cache=0`): then the next event has it rebuilt from
+the journal first, and running attempts find their calls again by what was asked.
+"""
+
+import asyncio
+import json
+from typing import Any, Protocol
+
+from perdure import _failpoints
+from perdure._definitions.activity import ActivityCall
+from perdure._definitions.clock import TimerCall
+from perdure._definitions.host import Call
+from perdure._definitions.workflow import WorkflowImplementation
+from perdure._engine.attempts import Attempt
+from perdure._engine.committer import Committer
+from perdure._kernel.kernel import IN_MEMORY_MS, Event, Kernel, Origin
+from perdure._model.clock import Alarm, Clock
+from perdure._model.journal import Entry, Kind
+from perdure._model.records import Answer, Commit, ExecutionId, History, Record, Start, Verdict
+from perdure._model.status import Held, Status, is_final
+from perdure._values.cause import Cause, Die
+from perdure._values.exit_codec import ExitCodec
+from perdure._values.instant import Instant
+from perdure.errors import Defect, OutcomeUnknown, PayloadError, StoreRefusedError
+
+Implementation = WorkflowImplementation[..., Any]
+
+
+class Keeper(Protocol):
+    """What a runner needs of the engine around it."""
+
+    @property
+    def clock(self) -> Clock: ...
+
+    @property
+    def committer(self) -> Committer: ...
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing new is given out any more."""
+        ...
+
+    def schedule(self, runner: "Runner", /) -> None:
+        """Let it take a turn soon, from a plain callback of the loop."""
+        ...
+
+    def reload(self, runner: "Runner", /) -> None:
+        """Rebuild its kernel from the journal, then let it take its turn."""
+        ...
+
+    def resting(self, runner: "Runner", /) -> None:
+        """It waits for something; its kernel may be evicted from now on, or must be."""
+        ...
+
+    def begin_attempt(self, call: ActivityCall, runner: "Runner", /) -> Attempt:
+        """Start an attempt of a call."""
+        ...
+
+    def left(self, runner: "Runner", commit: Commit | None, /) -> None:
+        """It is no longer this worker's: suspended, held, ended, released; None: lost, or never born."""
+        ...
+
+
+class Runner:
+    """One execution in this worker's hands. It is the `Owner` of its attempts."""
+
+    __slots__ = (
+        "_alarm",
+        "_began",
+        "_commit",
+        "_crashes",
+        "_delayed",
+        "_inbox",
+        "_keeper",
+        "_starting",
+        "_withdrawn",
+        "began_at",
+        "born",
+        "execution_id",
+        "fence",
+        "gone",
+        "implementation",
+        "incarnation",
+        "kernel",
+        "life",
+        "payload",
+        "reloading",
+        "running",
+        "scheduled",
+        "seen",
+        "size",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        implementation: Implementation,
+        *,
+        execution_id: ExecutionId,
+        incarnation: bytes,
+        life: int,
+        fence: int,
+        payload: bytes,
+        began_at: Instant,
+        crashes: int = 0,
+    ) -> None:
+        self._keeper = keeper
+        self.implementation = implementation
+        self.execution_id = execution_id
+        self.incarnation = incarnation
+        self.life = life
+        # What this worker's writes must carry. Changed by a new claim only.
+        self.fence = fence
+        self.payload = payload
+        self.began_at = began_at
+        # Whether its first turn has been run in this worker's hands (R8a).
+        self._began = False
+        # Take-overs counted against it; forgiven with the first entry it commits (R41).
+        self._crashes = crashes
+        # The highest number of mail that the kernel has been fed.
+        self.seen = 0
+        # None while it is evicted.
+        self.kernel: Kernel | None = None
+        # How many bytes of journal a replay would have to read: what the cache counts.
+        self.size = len(payload)
+        # Attempts that run, by step. An entry leaves when its attempt is over.
+        self.running: dict[tuple[str, int], Attempt] = {}
+        self._inbox: list[Event] = []
+        # The commit that is on its way; no turn is taken meanwhile.
+        self._commit: Commit | None = None
+        # Calls to give out when that commit is durable; calls whose next attempt is due later.
+        self._starting: list[ActivityCall] = []
+        self._delayed: list[ActivityCall] = []
+        self._withdrawn: list[Call] = []
+        self._alarm: Alarm | None = None
+        # Whether the engine has it in its queue of turns.
+        self.scheduled = False
+        # Whether the engine is reading its journal, to rebuild the kernel.
+        self.reloading = False
+        # It is no longer this worker's.
+        self.gone = False
+        # Done when its birth is durable: STARTED or JOINED. None for a claimed one.
+        self.born: asyncio.Future[Verdict] | None = None
+
+    @classmethod
+    def claimed(cls, keeper: Keeper, implementation: Implementation, record: Record) -> "Runner":
+        """The runner of an execution that has just been claimed."""
+        assert record.began_at is not None
+        return cls(
+            keeper,
+            implementation,
+            execution_id=record.execution_id,
+            incarnation=record.incarnation,
+            life=record.number,
+            fence=record.fence,
+            payload=record.payload,
+            began_at=record.began_at,
+            crashes=record.crashes,
+        )
+
+    @property
+    def workflow(self) -> str:
+        """The workflow's name."""
+        return self.implementation.name
+
+    @property
+    def committing(self) -> bool:
+        """Whether a commit of it is on its way."""
+        return self._commit is not None
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is in the inbox and nothing is being committed."""
+        return not self._inbox and self._commit is None
+
+    def called_more_than_once(self, name: str, /) -> bool:
+        """Whether the body has called that activity more than once so far."""
+        return self.kernel is not None and self.kernel.times_called(name) > 1
+
+    # Beginnings ----------------------------------------------------------------------------------
+
+    def bear(self, start: Start) -> None:
+        """Run the first turn of a new execution, and commit its birth with it."""
+        self._began = True
+        start.began_at = self.began_at
+        self.kernel = self._new_kernel(unborn=True)
+        self.kernel.begin(self._make_body)
+        self._conclude(start)
+
+    def revive(self, history: History) -> None:
+        """Replay the journal, then go on."""
+        _failpoints.reach("load.after")
+        self._replay(history.entries, unborn=self.fence == 1 and not self._began)
+        self.seen = max([self.seen, *(letter.wake for letter in history.letters)])
+        self.turn()
+
+    def awake(self, fence: int) -> None:
+        """Go on with the kernel that was parked: nobody has owned the execution in between."""
+        self.fence = fence
+        self.gone = False
+        self.born = None
+        self.turn()
+
+    def _replay(self, entries: list[Entry], *, unborn: bool) -> None:
+        self._began = True
+        self.kernel = kernel = self._new_kernel(unborn=unborn, entries=entries)
+        kernel.begin(self._make_body, entries)
+        self.size = len(self.payload) + sum(len(entry.input) + len(entry.exit) + 100 for entry in entries)
+        kernel.take_withdrawn()
+        kernel.take_asked()
+        self._delayed = [call for call in kernel.activities() if isinstance(call, ActivityCall)]
+
+    def _new_kernel(self, *, unborn: bool, entries: list[Entry] | None = None) -> Kernel:
+        origin = Origin(self.execution_id, self.life, self.workflow, self.incarnation, self.began_at, unborn)
+        return Kernel(origin, entries or ())
+
+    def _make_body(self) -> Any:
+        return self.implementation.make_body(self.payload, self.execution_id)
+
+    def convict(self, crashes: int) -> None:
+        """Hold it without running it: it has ended its worker too often (R41)."""
+        commit = Commit(self.execution_id, self.incarnation, self.fence, self.seen, Status.RUNNING, calm=True)
+        self._hold(commit, Held.CRASHES, Defect("Crashes", _crashes(self.workflow, crashes)))
+        self._submit(commit)
+
+    def fail_turn(self, error: Exception) -> None:
+        """A turn has raised what no turn may raise: hold the execution with it."""
+        if self._commit is None and not self.gone:
+            commit = Commit(self.execution_id, self.incarnation, self.fence, self.seen, Status.RUNNING)
+            self._hold(commit, Held.DEFECT, error)
+            self._starting.clear()
+            self._submit(commit)
+
+    # Turns ---------------------------------------------------------------------------------------
+
+    def arrive(self, event: Event) -> None:
+        """Something has happened; it is fed in the next turn."""
+        self._inbox.append(event)
+        if self._commit is None:
+            self._keeper.schedule(self)
+
+    def turn(self) -> None:
+        """Feed what has come in, one event at a time, and hand the outcome to the committer."""
+        if self._commit is not None or self.gone:
+            return
+        if self.kernel is None:
+            self._keeper.reload(self)
+            return
+        _failpoints.reach("turn.before")
+        for event in self._take_events(self.kernel):
+            self.kernel.deliver(event)
+        _failpoints.reach("turn.after")
+        self._conclude(None)
+
+    def _take_events(self, kernel: Kernel) -> list[Event]:
+        """The inbox and the timers that are due, in the order of their instants (R47)."""
+        inbox, self._inbox = self._inbox, []
+        if not kernel.steps.timers:
+            return inbox
+        now = self._keeper.clock.now()
+        dated = [(event.at, event) for event in inbox]
+        for timer in kernel.timers():
+            if timer.due_at is not None and timer.due_at <= now:
+                fired = Event(Kind.TIMER, timer.name, timer.occurrence, 0, timer.input, b"", now)
+                dated.append((timer.due_at, fired))
+        dated.sort(key=lambda pair: pair[0])
+        return [event for _, event in dated]
+
+    def _conclude(self, start: Start | None) -> None:
+        """Turn what the kernel has come to into one commit, and remember what that commit will allow."""
+        kernel = self.kernel
+        assert kernel is not None
+        self._sort_calls(kernel)
+        self._withdrawn += kernel.take_withdrawn()
+        commit = self._standing(kernel)
+        commit.start = start
+        commit.entries, commit.starts = kernel.take_written()
+        if commit.entries:
+            for entry in commit.entries:
+                self.size += len(entry.input) + len(entry.exit) + 100
+            commit.calm, self._crashes = self._crashes > 0, 0
+        if commit.status is Status.RUNNING and start is None and not commit.entries and not commit.starts:
+            self._give_out()
+            return
+        self._submit(commit)
+
+    def _submit(self, commit: Commit) -> None:
+        self._commit = commit
+        self._keeper.committer.submit(commit, self._answered, self._refused)
+
+    def _sort_calls(self, kernel: Kernel) -> None:
+        """Which calls begin with this commit, and which attempts are due later."""
+        if kernel.trouble is not None or kernel.ended:
+            self._delayed.clear()
+            return
+        now = self._keeper.clock.now()
+        while True:
+            delayed, self._delayed = self._delayed, []
+            waiting = kernel.steps.waiting
+            delayed = [call for call in delayed if waiting.get((call.kind, call.name, call.occurrence)) is call]
+            unknown: list[Event] = []
+            for call in [*delayed, *kernel.take_asked()]:
+                assert isinstance(call, ActivityCall)
+                if call.due_at is not None and call.due_at > now:
+                    self._delayed.append(call)
+                elif not self._is_running(call):
+                    self._begin_or_give_up(kernel, call, unknown, now)
+            if not unknown:
+                return
+            for event in unknown:
+                kernel.deliver(event)
+
+    def _begin_or_give_up(self, kernel: Kernel, call: ActivityCall, unknown: list[Event], now: Instant) -> None:
+        """An at-most-once attempt is noted before it begins; one that was noted in another life is not begun (R50)."""
+        if self._keeper.stopping:
+            self._delayed.append(call)
+            return
+        if call.activity.at_most_once:
+            if kernel.begun(call):
+                unknown.append(_outcome_unknown(call, now))
+                return
+            kernel.note(Kind.ATTEMPT_BEGUN, call.name, call.occurrence, call.attempt, call.input)
+        self._starting.append(call)
+
+    def _is_running(self, call: ActivityCall) -> bool:
+        attempt = self.running.get((call.name, call.occurrence))
+        return attempt is not None and attempt.attempt == call.attempt and attempt.call.input == call.input
+
+    def _standing(self, kernel: Kernel) -> Commit:
+        """Where the execution stands after this turn."""
+        commit = Commit(self.execution_id, self.incarnation, self.fence, self.seen, Status.RUNNING)
+        if kernel.trouble is not None:
+            self._hold(commit, kernel.trouble.held, kernel.trouble.error)
+        elif kernel.ended:
+            self._end(commit, kernel)
+        elif not kernel.steps.waiting:
+            self._hold(commit, Held.DEADLOCK, Defect("Deadlock", _deadlock(self.workflow)))
+        elif not self._in_hand(kernel):
+            self._suspend(commit, kernel)
+        return commit
+
+    def _in_hand(self, kernel: Kernel) -> bool:
+        """Whether it keeps its worker: an activity runs, or the nearest wait is an in-memory one (R5)."""
+        now = kernel.now()
+        nearest: Instant | None = None
+        keeps = False
+        for call in kernel.steps.waiting.values():
+            due = call.due_at
+            if due is None:
+                if call.kind is Kind.ACTIVITY:
+                    return True
+                continue
+            if nearest is None or due < nearest:
+                nearest = due
+                keeps = not call.durable if isinstance(call, TimerCall) else due - now <= IN_MEMORY_MS
+        return keeps
+
+    def _suspend(self, commit: Commit, kernel: Kernel) -> None:
+        calls = list(kernel.steps.waiting.values())
+        commit.status = Status.SUSPENDED
+        commit.wake_at = min((call.due_at for call in calls if call.due_at is not None), default=None)
+        commit.waits = json.dumps(
+            [{"kind": str(call.kind), "name": call.name, "due_at": call.due_at} for call in calls[:100]],
+            separators=(",", ":"),
+        ).encode()
+
+    def _end(self, commit: Commit, kernel: Kernel) -> None:
+        codec = self.implementation.codec
+        try:
+            commit.exit = codec.encode_success(kernel.result())
+            commit.status = Status.SUCCEEDED
+        except asyncio.CancelledError:
+            # Nobody has interrupted it, so the body itself has let a cancellation out (R32).
+            self._fail(commit, Cause.die(Defect("CancelledError", _cancelled(self.workflow))))
+        except BaseException as error:  # noqa: BLE001 - this is the body's end; SystemExit in it is a defect of it (R9)
+            self._fail(commit, codec.cause_of(error))
+
+    def _fail(self, commit: Commit, cause: Cause) -> None:
+        if not self.implementation.captures_defects and any(isinstance(reason, Die) for reason in cause.reasons):
+            commit.held, commit.status = Held.DEFECT, Status.SUSPENDED
+        else:
+            commit.status = Status.FAILED
+        commit.exit = _encode_cause(self.implementation.codec, cause)
+
+    def _hold(self, commit: Commit, held: Held, error: BaseException) -> None:
+        commit.status, commit.held = Status.SUSPENDED, held
+        commit.exit = _encode_cause(self.implementation.codec, Cause.die(error))
+
+    # Answers -------------------------------------------------------------------------------------
+
+    def _answered(self, answer: Answer) -> None:
+        commit, self._commit = self._commit, None
+        assert commit is not None
+        if self.born is not None and not self.born.done():
+            self.born.set_result(answer.verdict)
+        match answer.verdict:
+            case Verdict.LOST | Verdict.JOINED:
+                self.drop()
+            case Verdict.STAYS:
+                # Mail has come that this turn had not seen. The kernel is rebuilt nowhere: it still
+                # stands, and takes the mail as its next events.
+                self.seen = max(self.seen, answer.wakes)
+                self._keeper.schedule(self)
+            case Verdict.APPLIED if commit.status is Status.RUNNING:
+                # Its birth was written by an earlier try, and somebody has taken it over since.
+                self.drop()
+            case _ if commit.status is Status.RUNNING:
+                self._give_out()
+            case _:
+                self._leave(commit)
+
+    def _refused(self, error: StoreRefusedError) -> None:
+        """The store will not take this commit's data: hold the execution without them."""
+        self._commit = None
+        if self.born is not None and not self.born.done():
+            self.born.set_exception(error)
+            self.drop()
+            return
+        commit = Commit(self.execution_id, self.incarnation, self.fence, self.seen, Status.RUNNING)
+        self._hold(commit, Held.REFUSED, error)
+        self._starting.clear()
+        self._submit(commit)
+
+    def _give_out(self) -> None:
+        """What the turn asked for takes effect: its commit is durable."""
+        for call in self._withdrawn:
+            self._cut_attempt_of(call)
+        self._withdrawn.clear()
+        starting, self._starting = self._starting, []
+        if not self._keeper.stopping:
+            for call in starting:
+                self.running[(call.name, call.occurrence)] = self._keeper.begin_attempt(call, self)
+        if self._inbox:
+            self._keeper.schedule(self)
+        else:
+            self._arm()
+            self._keeper.resting(self)
+
+    def _cut_attempt_of(self, call: Call) -> None:
+        attempt = self.running.get((call.name, call.occurrence))
+        if attempt is not None and attempt.call.input == call.input:
+            attempt.cut()
+
+    def _arm(self) -> None:
+        """Be called when the nearest in-memory wait is over."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        kernel = self.kernel
+        if kernel is None or not (kernel.steps.timers or self._delayed):
+            return
+        due = [call.due_at for call in kernel.steps.timers.values()] + [call.due_at for call in self._delayed]
+        nearest = min((instant for instant in due if instant is not None), default=None)
+        if nearest is not None and not self._keeper.stopping:
+            self._alarm = self._keeper.clock.call_at(nearest, lambda: self._keeper.schedule(self))
+
+    def attempt_ended(self, attempt: Attempt, event: Event | None, /) -> None:
+        """An attempt is over; None: cut off, nothing to record."""
+        place = (attempt.call.name, attempt.call.occurrence)
+        if self.running.get(place) is attempt:
+            del self.running[place]
+        if event is not None and not self.gone:
+            self.arrive(event)
+        elif self._commit is None and not self.gone:
+            self._keeper.resting(self)
+
+    # Endings -------------------------------------------------------------------------------------
+
+    def evict(self) -> None:
+        """Put the kernel away; the journal has everything (R6)."""
+        if self.kernel is not None:
+            self.kernel.close()
+            self.kernel = None
+
+    def drop(self) -> None:
+        """It is not this worker's any more, or never was: stop everything, write nothing."""
+        self._leave(None)
+        self.evict()
+
+    def _leave(self, commit: Commit | None) -> None:
+        self.gone = True
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        for attempt in list(self.running.values()):
+            attempt.cut()
+        self._withdrawn.clear()
+        self._starting.clear()
+        if commit is None or commit.held is not None or is_final(commit.status) or commit.status is Status.PENDING:
+            self.evict()
+        self._keeper.left(self, commit)
+
+
+def _outcome_unknown(call: ActivityCall, now: Instant) -> Event:
+    error = OutcomeUnknown(
+        f"Activity {call.name!r} is delivered at most once. Its attempt {call.attempt} had begun when its worker "
+        "ended, and nobody knows whether it did its work."
+    )
+    encoded = call.activity.codec.encode_failure(Cause.fail(error), None)
+    return Event(Kind.ACTIVITY, call.name, call.occurrence, call.attempt, call.input, encoded, now)
+
+
+def _encode_cause(codec: ExitCodec[Any], cause: Cause) -> bytes:
+    try:
+        return codec.encode_failure(cause, None)
+    except PayloadError as unencodable:
+        return codec.encode_failure(Cause.die(unencodable), None)
+
+
+def _crashes(workflow: str, crashes: int) -> str:
+    return (
+        f"{crashes} workers in a row ended while they ran this execution of {workflow!r}, the last three with no other "
+        "suspect in hand. Look for what ends the process (memory, a segmentation fault, os._exit), then resume it"
+    )
+
+
+def _deadlock(workflow: str) -> str:
+    return (
+        f"the body of {workflow!r} waits for nothing that could come: no step, no timer. It awaits a Future, an Event, "
+        "a Lock or a Queue that only its own tasks could wake, and none of them will"
+    )
+
+
+def _cancelled(workflow: str) -> str:
+    return f"a cancellation left the body of {workflow!r}, although nobody had interrupted the execution"

@@ -1,0 +1,109 @@
+"""Daemon threads of the engine's own for plain functions (R12).
+
+Not a ThreadPoolExecutor: that one joins its threads when the interpreter exits, so a function that
+hangs would hang the process. A thread that outlives its attempt is abandoned: its place is given
+to a new thread at once, and it ends by itself when its function returns.
+"""
+
+import asyncio
+import contextlib
+import contextvars
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+
+class Work:
+    """One call on a thread, and the future that hears of it."""
+
+    __slots__ = ("abandoned", "call", "context", "future", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, call: Callable[[], Any], context: contextvars.Context) -> None:
+        self.loop = loop
+        self.call = call
+        self.context = context
+        self.future: asyncio.Future[Any] = loop.create_future()
+        self.abandoned = False
+
+    def settle(self, value: Any, error: BaseException | None) -> None:
+        """Tell the waiting attempt, if it still waits."""
+        if self.future.done():
+            return
+        if error is None:
+            self.future.set_result(value)
+        else:
+            self.future.set_exception(error)
+
+
+class Threads:
+    """At most `limit` threads that are not abandoned, made when they are needed."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._changed = threading.Condition()
+        self._waiting: deque[Work] = deque()
+        self._alive = 0
+        self._idle = 0
+        self._closed = False
+        self.abandoned = 0
+
+    def submit(self, call: Callable[[], Any], context: contextvars.Context) -> Work:
+        """Have `call` run on a thread, in `context`."""
+        work = Work(asyncio.get_running_loop(), call, context)
+        with self._changed:
+            self._waiting.append(work)
+            self._serve_waiting()
+        return work
+
+    def abandon(self, work: Work) -> None:
+        """Wait no more for a call: its thread, if it has one, does not count any longer."""
+        with self._changed:
+            if work in self._waiting:
+                self._waiting.remove(work)
+                return
+            work.abandoned = True
+            self.abandoned += 1
+            self._alive -= 1
+            self._serve_waiting()
+
+    def close(self) -> None:
+        """Let idle threads end; busy ones end when their function returns, or with the process."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _serve_waiting(self) -> None:
+        if len(self._waiting) > self._idle and self._alive < self._limit:
+            self._alive += 1
+            threading.Thread(target=self._serve, name="perdure-activity", daemon=True).start()
+        else:
+            self._changed.notify()
+
+    def _serve(self) -> None:
+        while (work := self._next()) is not None:
+            self._perform(work)
+            with self._changed:
+                if work.abandoned:
+                    return  # its place was given away
+
+    def _next(self) -> Work | None:
+        with self._changed:
+            self._idle += 1
+            while not self._waiting and not self._closed:
+                self._changed.wait()
+            self._idle -= 1
+            return self._waiting.popleft() if self._waiting else None
+
+    def _perform(self, work: Work) -> None:
+        value: Any = None
+        error: BaseException | None = None
+        try:
+            value = work.context.run(work.call)
+        except StopIteration as stop:  # a future cannot carry it
+            error = RuntimeError(f"the function raised {stop!r}")
+        except BaseException as raised:  # noqa: BLE001 - this is the attempt; SystemExit in it is a defect of it (R9)
+            error = raised
+        # The loop may be closed: then the engine is gone, and nobody is left to tell.
+        with contextlib.suppress(RuntimeError):
+            work.loop.call_soon_threadsafe(work.settle, value, error)

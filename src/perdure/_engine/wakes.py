@@ -1,0 +1,172 @@
+"""Finding work: what is due becomes pending, what is pending is claimed, what others wrote is noticed.
+
+A wake is state in the store; everything here only makes it faster. One round asks, in this order:
+are timers due, has mail come for what runs here, may pending executions be claimed, has somebody
+ended for whom we wait. A round is taken when something says so (`poke`), when the earliest known
+wake is due, and at an interval in case every hint was lost.
+"""
+
+import asyncio
+import logging
+from typing import Protocol
+
+from perdure._model.clock import Alarm, Clock
+from perdure._model.records import ExecutionId, Record, WorkerId
+from perdure._model.store import Store
+from perdure._values.instant import Instant
+from perdure.errors import StoreUnavailableError
+
+logger = logging.getLogger("perdure")
+
+# With every hint lost, work is found this late at most.
+POLL_MS = 5_000
+# How often a worker looks whether another one has died. Somebody's executions stand still until then.
+LOOK_MS = 1_000
+# Claimed in one transaction; more only makes the rest wait for their replay.
+CLAIM_BATCH = 200
+PROMOTE_BATCH = 500
+PAUSE_S = 0.25
+
+
+class Desk(Protocol):
+    """What a round needs of the engine."""
+
+    @property
+    def clock(self) -> Clock: ...
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def worker_id(self) -> WorkerId: ...
+
+    @property
+    def stopping(self) -> bool: ...
+
+    def claimable(self) -> list[str]:
+        """The workflows that are registered here."""
+        ...
+
+    def room(self) -> int:
+        """How many more executions may run here now."""
+        ...
+
+    async def take_up(self, records: list[Record], /) -> None:
+        """Go on with executions that have just been claimed."""
+        ...
+
+    async def look_after_waiters(self) -> None:
+        """Tell those who wait for executions that have ended elsewhere."""
+        ...
+
+    async def mail_came(self, wakes: dict[ExecutionId, int], /) -> None:
+        """Feed mail to executions that run here."""
+        ...
+
+
+class Wakes:
+    """The rounds of one engine."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._poked = asyncio.Event()
+        self._resting = False
+        self._alarm: Alarm | None = None
+        # The earliest wake in the store as far as we know; None: nobody sleeps there.
+        self._next_wake: Instant | None = None
+        # Somebody else may have set an earlier one.
+        self._ask_next_wake = True
+        self._looked_at: Instant | None = None
+        # Pending executions may be left over: a new start has to queue behind them.
+        self.backlog = False
+
+    def poke(self) -> None:
+        """There may be work: take a round soon."""
+        self._poked.set()
+
+    def poke_all(self) -> None:
+        """Somebody else has written: anything may have changed."""
+        self._ask_next_wake = True
+        self._poked.set()
+
+    def sleeper(self, wake_at: Instant | None) -> None:
+        """An execution was suspended here until then."""
+        if wake_at is not None and (self._next_wake is None or wake_at < self._next_wake):
+            self._next_wake = wake_at
+            if self._resting:
+                self._arm()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no round is being taken and none is wanted."""
+        return self._resting and not self._poked.is_set()
+
+    async def run(self) -> None:
+        """Take rounds until cancelled."""
+        while True:
+            self._poked.clear()
+            try:
+                await self._round()
+            except StoreUnavailableError as error:
+                logger.warning("the store does not answer; work is looked for again: %s", error)
+                self._ask_next_wake = True
+                self._poked.set()
+                await asyncio.sleep(PAUSE_S)
+            if not self._poked.is_set():
+                self._arm()
+                self._resting = True
+                await self._poked.wait()
+                self._resting = False
+
+    async def _round(self) -> None:
+        desk = self._desk
+        now = desk.clock.now()
+        if desk.store.shared and (self._looked_at is None or now - self._looked_at >= LOOK_MS):
+            self._looked_at = now
+            if await desk.store.take_over(desk.worker_id):
+                self.backlog = True
+        if self._ask_next_wake:
+            self._ask_next_wake = False
+            self._next_wake = await desk.store.next_wake()
+        if self._next_wake is not None and self._next_wake <= now:
+            await self._promote()
+        if desk.store.shared and (came := await desk.store.mail_for(desk.worker_id)):
+            await desk.mail_came(came)
+        await self._claim()
+        await desk.look_after_waiters()
+
+    async def _promote(self) -> None:
+        if await self._desk.store.promote(PROMOTE_BATCH) == PROMOTE_BATCH:
+            self._poked.set()
+        self._next_wake = await self._desk.store.next_wake()
+
+    async def _claim(self) -> None:
+        desk = self._desk
+        limit = min(desk.room(), CLAIM_BATCH)
+        workflows = desk.claimable()
+        if limit <= 0 or desk.stopping or not workflows:
+            self.backlog = self.backlog or limit <= 0
+            return
+        records = await desk.store.claim(desk.worker_id, workflows, limit)
+        self.backlog = len(records) == limit
+        if self.backlog:
+            self._poked.set()
+        if records:
+            await desk.take_up(records)
+
+    def _arm(self) -> None:
+        """Have a round taken when the next wake is due, or when the interval is over."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        when = self._next_wake
+        if self._desk.store.shared:
+            interval = self._desk.clock.now() + (LOOK_MS if self._desk.claimable() else POLL_MS)
+            when = interval if when is None else min(when, interval)
+        if when is not None:
+            self._alarm = self._desk.clock.call_at(when, self.poke)
+
+    def close(self) -> None:
+        """Arm nothing any more."""
+        if self._alarm is not None:
+            self._alarm.cancel()

@@ -1,0 +1,522 @@
+"""The engine that users open: its constructors, its methods, and its blocking face.
+
+The only room that knows both the engine and the stores.
+"""
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from datetime import datetime, timedelta
+from os import PathLike
+from types import TracebackType
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypedDict, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from typing_extensions import Unpack
+
+from perdure._definitions import ambient
+from perdure._definitions.handle import Handle
+from perdure._definitions.host import OnDuplicate, OnMismatch
+from perdure._definitions.registration import Registration
+from perdure._definitions.workflow import Workflow
+from perdure._engine.service import Service, Settings
+from perdure._engine.views import info, journal_entry
+from perdure._model.info import ExecutionInfo, JournalEntry
+from perdure._model.records import Attributes, ExecutionId, Query, Record, Start
+from perdure._model.status import Held, Status, is_final
+from perdure._model.store import Store
+from perdure._values.duration import Duration, to_timedelta
+from perdure._values.exit import Complete, Failure, Poll, Suspended
+from perdure._values.exit_codec import decode_loosely
+from perdure._values.instant import Instant, from_datetime
+from perdure.errors import ExecutionNotFoundError, UsageError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+A_co = TypeVar("A_co", covariant=True)
+
+# One page of a listing; the iterator asks for the next when it has been read.
+PAGE = 200
+
+
+class EngineOptions(TypedDict, total=False):
+    """The options of an engine, the same for every store.
+
+    Attributes:
+        concurrency: How many activities run at once (1,000).
+        threads: How many of them on threads, as plain functions (32).
+        admission: How many executions are in hand at once; more are stored and wait their turn (1,000).
+        cache: How many suspended executions stay in memory, or (count, bytes of journal); 0: none, so every
+            await replays, and local code in `finally` runs at every await (10,000 and 256 MiB).
+        grace: How long running activities may go on when the engine closes ("5 seconds").
+        payload_limit: The largest encoded payload or result in bytes (4 MiB).
+    """
+
+    concurrency: int
+    threads: int
+    admission: int
+    cache: int | tuple[int, int]
+    grace: Duration
+    payload_limit: int
+
+
+class WorkflowEngine:
+    """Runs workflows on a store. An async context manager: open inside `async with`, closed behind it.
+
+    On leaving, running activities get their grace, the rest is given back; nothing is lost, and the
+    next engine on the same store goes on with it. Without registrations it is a client: it starts,
+    waits and looks, and runs nothing.
+
+    Example:
+        >>> import asyncio
+        >>> from perdure import WorkflowEngine, workflow
+        >>> @workflow
+        ... async def greet(name: str) -> str:
+        ...     return f"hello {name}"
+        >>> async def main() -> str:
+        ...     async with WorkflowEngine.memory([greet]):
+        ...         return await greet.execute("ada")
+        >>> asyncio.run(main())
+        'hello ada'
+    """
+
+    def __init__(
+        self, store: Store, registrations: Iterable[Registration] = (), /, **options: Unpack[EngineOptions]
+    ) -> None:
+        """Make an engine on a store of one's own; `perdure.testing.conformance` tells whether the store is right."""
+        self._service = Service(store, registrations, _settings(options), self)
+        self._token: contextvars.Token[Any] | None = None
+        self._open = False
+
+    # Constructors --------------------------------------------------------------------------------
+
+    @classmethod
+    def memory(cls, registrations: Iterable[Registration] = (), /, **options: Unpack[EngineOptions]) -> Self:
+        """An engine whose executions end with the process: for tests and development."""
+        from perdure._stores.sqlite import SqliteStore
+
+        return cls(SqliteStore.in_memory(), registrations, **options)
+
+    @classmethod
+    def sqlite(
+        cls, path: str | PathLike[str], registrations: Iterable[Registration] = (), /, **options: Unpack[EngineOptions]
+    ) -> Self:
+        """An engine on one file, which is perdure's own (`*.perdure`): durable, any number of processes of one host."""
+        from perdure._stores.sqlite import SqliteStore
+
+        return cls(SqliteStore(path), registrations, **options)
+
+    @classmethod
+    def open(cls, url: str, registrations: Iterable[Registration] = (), /, **options: Unpack[EngineOptions]) -> Self:
+        """An engine by URL: `memory://`, `sqlite:///relative.perdure`, `sqlite:////absolute.perdure`.
+
+        Raises:
+            UsageError: The URL is of no known kind.
+        """
+        parts = urlsplit(url)
+        if parts.scheme == "memory" and not parts.netloc and not parts.path:
+            return cls.memory(registrations, **options)
+        if parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1:
+            return cls.sqlite(unquote(parts.path[1:]), registrations, **options)
+        raise UsageError(
+            f"{url!r} names no store. It is memory://, sqlite:///relative.perdure or sqlite:////absolute.perdure."
+        )
+
+    # Lifecycle -----------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._open:
+            raise UsageError("This engine is open already.")
+        await self._service.open()
+        self._open = True
+        self._token = ambient.engine.set(self)
+        ambient.open_engines.append(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ambient.open_engines.remove(self)
+        self._open = False
+        if self._token is not None:
+            # Under a server's lifespan the exit may come in another context, where the token means nothing.
+            with contextlib.suppress(ValueError):
+                ambient.engine.reset(self._token)
+        closing = asyncio.ensure_future(self._service.close())
+        # A second Ctrl-C, or a cancelled caller, must not leave the store half closed.
+        cancelled = await _finish(closing)
+        if cancelled is not None:
+            raise cancelled
+
+    def register(self, *registrations: Registration) -> None:
+        """Take more workflows; before the engine is opened, or while it is.
+
+        Raises:
+            DefinitionError: Two have one name.
+        """
+        self._service.register(registrations)
+        if self._open:
+            self._service.announce_soon()
+
+    async def drain(self, timeout: Duration = "30 seconds") -> bool:
+        """Claim and begin nothing new, and wait for running activities; whether all ended in time."""
+        return await self._service.drain(to_timedelta(timeout))
+
+    def blocking(self) -> "BlockingEngine":
+        """The same engine for code that is not async: a context manager that runs it on a thread of its own."""
+        return BlockingEngine(self)
+
+    # Starting and waiting ------------------------------------------------------------------------
+
+    async def execute(self, workflow: Workflow[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Start or join an execution, and wait for its value; as `workflow.execute`, on this engine."""
+        return await workflow.options(engine=self).execute(*args, **kwargs)
+
+    async def start(self, workflow: Workflow[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]:
+        """Start or join an execution, without waiting; as `workflow.start`, on this engine."""
+        return await workflow.options(engine=self).start(*args, **kwargs)
+
+    async def resume(self, execution_id: str, /) -> None:
+        """Move a held execution; nothing on the others.
+
+        Raises:
+            ExecutionNotFoundError: There is no such execution.
+        """
+        await self._service.resume_execution(execution_id)
+
+    # Looking -------------------------------------------------------------------------------------
+
+    async def poll(self, execution_id: str, /) -> Poll[Any]:
+        """None (unknown, or running), `Suspended(cause)` or `Complete(exit)`, with a success as plain JSON."""
+        record = await self._service.record(execution_id)
+        if record is None:
+            return None
+        exit_ = decode_loosely(record.exit) if record.exit is not None else None
+        if is_final(record.status) and exit_ is not None:
+            return Complete(exit_)
+        if record.status is Status.SUSPENDED:
+            return Suspended(exit_.cause if isinstance(exit_, Failure) else None)
+        return None
+
+    async def describe(self, execution_id: str, /) -> ExecutionInfo:
+        """Everything about one execution but its journal.
+
+        Raises:
+            ExecutionNotFoundError: There is no such execution.
+        """
+        return info(await self._existing(execution_id))
+
+    async def journal(self, execution_id: str, /) -> list[JournalEntry]:
+        """The journal of an execution, in order.
+
+        Raises:
+            ExecutionNotFoundError: There is no such execution.
+        """
+        record = await self._existing(execution_id)
+        histories = await self._service.store.load([(record.incarnation, 0)])
+        return [journal_entry(entry) for entry in histories[0].entries]
+
+    async def executions(
+        self,
+        *,
+        workflow: str | Workflow[..., Any] | None = None,
+        status: Status | None = None,
+        held: Held | str | None = None,
+        since: datetime | None = None,
+        attributes: Attributes | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[ExecutionInfo]:
+        """Executions, newest first, that meet all conditions; read page by page."""
+        name = workflow.name if isinstance(workflow, Workflow) else workflow
+        left, after = limit, None
+        while left is None or left > 0:
+            page = PAGE if left is None else min(left, PAGE)
+            query = Query(
+                workflow=name,
+                status=status,
+                held=None if held is None else Held(held),
+                since=None if since is None else from_datetime(since),
+                attributes=attributes or {},
+                limit=page,
+                after=after,
+            )
+            records = await self._service.store.executions(query)
+            for record in records:
+                yield info(record)
+            if len(records) < page:
+                return
+            left = None if left is None else left - len(records)
+            after = (records[-1].created_at, records[-1].execution_id)
+
+    async def _existing(self, execution_id: ExecutionId) -> Record:
+        record = await self._service.record(execution_id)
+        if record is None:
+            raise ExecutionNotFoundError(f"There is no execution {execution_id}.", execution_id=execution_id)
+        return record
+
+    # Engine: what definitions ask ----------------------------------------------------------------
+
+    def now(self) -> Instant:
+        """The time on the store's clock, in milliseconds since the epoch."""
+        return self._service.now()
+
+    async def start_execution(
+        self,
+        start: Start,
+        *,
+        on_duplicate: OnDuplicate,
+        on_mismatch: OnMismatch,
+        differing: Callable[[bytes], tuple[str, ...]],
+    ) -> None:
+        """Start or join; for definitions, which find their engine by themselves."""
+        self._check_open()
+        await self._service.start_execution(
+            start, on_duplicate=on_duplicate, on_mismatch=on_mismatch, differing=differing
+        )
+
+    async def wait_for_exit(self, execution_id: ExecutionId, *, workflow: str, timeout: timedelta | None) -> bytes:
+        """The encoded exit, once there is one; for definitions."""
+        self._check_open()
+        return await self._service.wait_for_exit(execution_id, workflow=workflow, timeout=timeout)
+
+    async def record(self, execution_id: ExecutionId, /) -> Record | None:
+        """The execution as it stands in the store; for definitions."""
+        self._check_open()
+        return await self._service.record(execution_id)
+
+    async def resume_execution(self, execution_id: ExecutionId, /) -> None:
+        """Move a held execution; for definitions."""
+        self._check_open()
+        await self._service.resume_execution(execution_id)
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise UsageError("This engine is not open. Use it inside `async with engine:`.")
+
+
+def current_engine() -> WorkflowEngine:
+    """The engine that a call without `engine=` uses here.
+
+    Raises:
+        UsageError: None is open, or several are.
+    """
+    found = ambient.find_engine()
+    assert isinstance(found, WorkflowEngine)
+    return found
+
+
+def _settings(options: EngineOptions) -> Settings:
+    known = EngineOptions.__annotations__
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise UsageError(f"An engine has no option {unknown[0]!r}. It has: {', '.join(known)}.")
+    defaults = Settings()
+    cache = options.get("cache", (defaults.cache_count, defaults.cache_bytes))
+    count, size = cache if isinstance(cache, tuple) else (cache, defaults.cache_bytes)
+    return Settings(
+        concurrency=_positive("concurrency", options.get("concurrency", defaults.concurrency)),
+        threads=_positive("threads", options.get("threads", defaults.threads)),
+        admission=_positive("admission", options.get("admission", defaults.admission)),
+        cache_count=count,
+        cache_bytes=size,
+        grace=to_timedelta(options.get("grace", defaults.grace)),
+        payload_limit=_positive("payload_limit", options.get("payload_limit", defaults.payload_limit)),
+    )
+
+
+def _positive(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"{name}= is a number from 1, not {value!r}.")
+    return value
+
+
+async def _finish(future: "asyncio.Future[None]") -> asyncio.CancelledError | None:
+    """Wait for `future` whatever happens; the cancellation that came meanwhile."""
+    cancelled = None
+    while not future.done():
+        try:
+            await asyncio.shield(future)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    future.result()
+    return cancelled
+
+
+def _blocking(
+    method: Callable[Concatenate[WorkflowEngine, P], Coroutine[Any, Any, T]], /
+) -> Callable[[Callable[..., Any]], Callable[Concatenate["BlockingEngine", P], T]]:
+    """Give a one-line method of the blocking face the parameters and the result of its async method."""
+
+    def face(declared: Callable[..., Any]) -> Callable[Concatenate["BlockingEngine", P], T]:
+        @functools.wraps(method)
+        def blocking(self: "BlockingEngine", /, *args: P.args, **kwargs: P.kwargs) -> T:
+            return self.call(method, self.engine, *args, **kwargs)
+
+        blocking.__name__ = declared.__name__
+        return blocking
+
+    return face
+
+
+class BlockingEngine:
+    """An engine on a thread of its own, for code that is not async: scripts, notebooks, Django, Flask.
+
+    Its methods are those of `WorkflowEngine`, and block until they have their answer. Any thread may
+    use it, and several at once.
+
+    Example:
+        >>> from perdure import WorkflowEngine, workflow
+        >>> @workflow
+        ... async def greet(name: str) -> str:
+        ...     return f"hello {name}"
+        >>> with WorkflowEngine.memory([greet]).blocking() as engine:
+        ...     engine.execute(greet, "ada")
+        'hello ada'
+    """
+
+    def __init__(self, engine: WorkflowEngine) -> None:
+        """Made by `WorkflowEngine.blocking()`."""
+        self.engine = engine
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        if self._thread is not None:
+            raise UsageError("This engine is open already.")
+        opened: threading.Event = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, args=(self._loop, opened), name="perdure-engine", daemon=True)
+        self._thread.start()
+        opened.wait()
+        try:
+            self._submit(self.engine.__aenter__())
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._submit(self.engine.__aexit__(None, None, None))
+        finally:
+            self._stop()
+
+    def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call an async function on the engine's thread, and wait for its result.
+
+        Raises:
+            UsageError: The engine is not open, or this is its own thread, which would wait for itself.
+        """
+
+        async def called() -> T:
+            return await function(*args, **kwargs)
+
+        return self._submit(called())
+
+    @_blocking(WorkflowEngine.execute)
+    def execute(self) -> Any: ...
+
+    def start(self, workflow: Workflow[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "BlockingHandle[T]":
+        """Start or join an execution, without waiting for its end."""
+        return BlockingHandle(self, self.call(self.engine.start, workflow, *args, **kwargs))
+
+    @_blocking(WorkflowEngine.resume)
+    def resume(self) -> Any: ...
+
+    @_blocking(WorkflowEngine.poll)
+    def poll(self) -> Any: ...
+
+    @_blocking(WorkflowEngine.describe)
+    def describe(self) -> Any: ...
+
+    @_blocking(WorkflowEngine.journal)
+    def journal(self) -> Any: ...
+
+    @_blocking(WorkflowEngine.drain)
+    def drain(self) -> Any: ...
+
+    def executions(
+        self,
+        *,
+        workflow: str | Workflow[..., Any] | None = None,
+        status: Status | None = None,
+        held: Held | str | None = None,
+        since: datetime | None = None,
+        attributes: Attributes | None = None,
+        limit: int | None = None,
+    ) -> Iterator[ExecutionInfo]:
+        """Executions, newest first, that meet all conditions; read page by page."""
+        found = self.engine.executions(
+            workflow=workflow, status=status, held=held, since=since, attributes=attributes, limit=limit
+        )
+        while True:
+            try:
+                yield self._submit(_next(found))
+            except StopAsyncIteration:
+                return
+
+    def _submit(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        if self._loop is None or self._thread is None:
+            coroutine.close()
+            raise UsageError("This engine is not open. Use it inside `with engine.blocking():`.")
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            raise UsageError("This is the engine's own thread, which would wait for itself. Await the async method.")
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def _run(self, loop: asyncio.AbstractEventLoop, opened: threading.Event) -> None:
+        asyncio.set_event_loop(loop)
+        loop.call_soon(opened.set)
+        loop.run_forever()
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+    def _stop(self) -> None:
+        assert self._loop is not None
+        assert self._thread is not None
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop = self._thread = None
+
+
+class BlockingHandle(Generic[A_co]):
+    """A handle whose methods block."""
+
+    def __init__(self, engine: BlockingEngine, handle: Handle[A_co]) -> None:
+        """Made by `BlockingEngine.start`."""
+        self._engine = engine
+        self._handle = handle
+
+    @property
+    def execution_id(self) -> str:
+        """The execution's id."""
+        return self._handle.execution_id
+
+    def result(self, timeout: Duration | None = None) -> A_co:
+        """Wait for the value; raises what the execution failed with.
+
+        Raises:
+            ExecutionTimeoutError: It has not ended within `timeout`; it goes on.
+        """
+        return self._engine.call(self._handle.result, timeout)
+
+    def poll(self) -> Poll[A_co]:
+        """None (still running), `Suspended(cause)` or `Complete(exit)`."""
+        return self._engine.call(self._handle.poll)
+
+    def status(self) -> Status:
+        """Where it stands."""
+        return self._engine.call(self._handle.status)
+
+    def resume(self) -> None:
+        """Move it if it is held."""
+        self._engine.call(self._handle.resume)
+
+
+async def _next(iterator: AsyncIterator[T]) -> T:
+    return await anext(iterator)

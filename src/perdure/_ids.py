@@ -1,0 +1,95 @@
+"""How every id is derived: digests of what a thing is, so that asking again finds the same thing.
+
+The strings below the digests are a promise (R1, R14, R23): processes of different versions, and
+other implementations, must compute the same ids. Their vectors are in the tests.
+"""
+
+import hashlib
+import os
+
+
+def digest(text: str) -> str:
+    """Give the lower-case hex of the first 16 bytes of SHA-256 over the text in UTF-8.
+
+    Raises:
+        UnicodeEncodeError: The text holds a lone surrogate.
+
+    Example:
+        >>> digest("3:WF1:a")
+        '2dde4b48edb4176d9825e719454d7086'
+    """
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def execution_id(name: str, key: str) -> str:
+    """Derive the id of an execution from its workflow's name and its idempotency key (R1).
+
+    Example:
+        >>> execution_id("ProcessOrder", "order-123")
+        'fc0cd826dc208968186d2747adc6831f'
+    """
+    # UTF-16 code units, as JavaScript counts: the length is part of what other languages compute.
+    length = len(name) if name.isascii() else len(name.encode("utf-16-le")) // 2
+    return digest(f"{length}:{name}:{key}")
+
+
+def step_key(execution_id: str, life: int, name: str, encoded_input: bytes, number: int) -> str:
+    """Derive the idempotency key of one step: the same on every attempt, crash and replay (R14).
+
+    Args:
+        execution_id: The execution that the step belongs to.
+        life: The number of the incarnation, from 1.
+        name: The step's name.
+        encoded_input: Its input as recorded.
+        number: Which call with that name and input it is, from 1.
+    """
+    return digest(f"{_owner(execution_id, life)}-{name}/{_fingerprint(encoded_input)}#{number}")
+
+
+def activity_key(execution_id: str, life: int, name: str, attempt: int | None = None) -> str:
+    """Derive the idempotency key of an activity by its name alone, one per execution (R14).
+
+    Args:
+        execution_id: The execution that the activity belongs to.
+        life: The number of the incarnation, from 1.
+        name: The activity's name.
+        attempt: Given, each attempt has a key of its own.
+    """
+    owner = _owner(execution_id, life)
+    return digest(f"{owner}-{name}" if attempt is None else f"{owner}-{attempt}-{name}")
+
+
+def child_id(parent_id: str, life: int, name: str, encoded_input: bytes, occurrence: int) -> str:
+    """Derive the id of a child whose workflow has no idempotency key (R1)."""
+    # "Workflow/" keeps a child apart from an activity of the same name and input.
+    return digest(f"{_owner(parent_id, life)}-Workflow/{name}/{_fingerprint(encoded_input)}#{occurrence}")
+
+
+def new_incarnation(now: int) -> bytes:
+    """Make the id of an incarnation: 16 bytes in the layout of UUID version 7, ordered by time.
+
+    Args:
+        now: Milliseconds since the epoch. Ids of one millisecond are in no order among themselves.
+    """
+    random = os.urandom(10)
+    version = bytes((0x70 | random[0] & 0x0F, random[1], 0x80 | random[2] & 0x3F))
+    return now.to_bytes(6, "big") + version + random[3:]
+
+
+def new_execution_id() -> str:
+    """Make the id of an execution whose workflow has no idempotency key: 32 random hex digits (R1)."""
+    return os.urandom(16).hex()
+
+
+def new_worker_id() -> str:
+    """Make the id of a worker process."""
+    return os.urandom(8).hex()
+
+
+def _owner(execution_id: str, life: int) -> str:
+    # The first incarnation has no number: its keys are those that Effect computes.
+    return execution_id if life <= 1 else f"{execution_id}~{life}"
+
+
+def _fingerprint(encoded_input: bytes) -> str:
+    return hashlib.sha256(encoded_input).hexdigest()[:16]

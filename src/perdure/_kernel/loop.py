@@ -1,0 +1,442 @@
+"""The event loop on which a body runs: a ready queue and nothing else.
+
+A body is ordinary asyncio code. What makes it deterministic is the loop under it:
+
+- It has no clock and no selector. Time is the time of the last event; a timer is a durable step;
+  whatever would do I/O is refused with the name of the call and the place where it belongs.
+- It runs only inside a turn, from one event until nothing is ready, in first-in first-out order.
+- Tasks and futures are hashed by their creation number. asyncio keeps them in sets (`wait`, a
+  TaskGroup's abort), and a set of objects hashed by address is walked in another order after
+  every restart.
+
+The loop is driven from a plain callback of the outer loop, never from inside one of its tasks:
+from Python 3.14 on the current task belongs to the thread, not to the loop.
+"""
+
+import asyncio
+import contextlib
+import logging
+import sys
+import weakref
+from asyncio import events
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextvars import Context, copy_context
+from types import CodeType
+from typing import Any, NoReturn, Protocol
+
+from perdure._definitions.host import Call
+from perdure.errors import UsageError, WorkflowIOError
+
+logger = logging.getLogger("perdure")
+
+# asyncio's registry of tasks is one set for the process. Numbers start anew in every kernel, so
+# their hashes get the kernel's own serial above this bit: low enough bits stay the same on every
+# replay for a set's order, and 100,000 tasks with number 1 do not all collide in the registry.
+SERIAL_SHIFT = 40
+
+# How often a coroutine is asked to close before it is left alone (R6).
+CLOSE_TRIES = 3
+
+_ENDS_OF_PROCESS = contextlib.suppress(SystemExit, KeyboardInterrupt)
+
+# Frames that refused to close. Collected, they would run their `finally` under whichever loop is
+# current then, where an activity really acts; so they live as long as the process.
+_unclosable: list[object] = []
+
+
+class Spinning(Exception):
+    """A turn used up its budget of callbacks without coming to rest."""
+
+
+class Timers(Protocol):
+    """Where the loop's `call_later` and `call_at` become durable timers."""
+
+    def now_s(self) -> float:
+        """Seconds from the execution's beginning to the last event."""
+        ...
+
+    def number(self) -> int: ...
+
+    def set_timer(self, timer: "KernelTimer", name: str, delay_s: float, /) -> None: ...
+
+    def drop_timer(self, timer: "KernelTimer", /) -> None: ...
+
+    def withdraw(self, call: Call, /) -> None: ...
+
+
+class KernelTask(asyncio.Task[Any]):
+    """A task that is hashed by its number, and remembers its context so that it can be closed in it."""
+
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        loop: "KernelLoop",
+        name: str,
+        context: Context,
+        number: int,
+    ) -> None:
+        # Before anything else: asyncio puts the task into a set while it is being made.
+        self.number = number
+        self.context = context
+        super().__init__(coroutine, loop=loop, name=name, context=context)
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+class KernelFuture(asyncio.Future[Any]):
+    """A future that is hashed by its number, and says when the step it stands for is not wanted any more."""
+
+    number = 0
+    call: Call | None = None
+
+    def __hash__(self) -> int:
+        return self.number
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Cancel, and withdraw the step: a lost race, a timeout, a cancelled task."""
+        cancelled = super().cancel(msg)
+        if cancelled and self.call is not None:
+            loop = self.get_loop()
+            assert isinstance(loop, KernelLoop)
+            loop.timers.withdraw(self.call)
+        return cancelled
+
+
+class KernelTimer(asyncio.TimerHandle):
+    """What `call_later` and `call_at` give: a handle whose waiting is a durable step."""
+
+    step: Call | None = None
+
+
+class KernelLoop(asyncio.AbstractEventLoop):
+    """Runs a body's tasks until nothing is ready."""
+
+    def __init__(self, timers: Timers, budget: int) -> None:
+        self.timers = timers
+        self._budget = budget
+        self._ready: deque[asyncio.Handle] = deque()
+        # Every task that may still be alive, since asyncio itself holds them weakly. Pruned when it
+        # has doubled, so a body that makes a million short tasks does not keep them.
+        self._tasks: list[KernelTask] = []
+        self._prune_at = 16
+        self._generators: weakref.WeakSet[AsyncGenerator[Any, Any]] | None = None
+        # Whether a turn is going on: only then may anything be scheduled here. The kernel sets it while
+        # it resolves futures for the turn that follows.
+        self.turning = False
+
+    # The turn --------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run callbacks until none is ready.
+
+        Raises:
+            Spinning: The budget of callbacks is used up.
+        """
+        outer = events._get_running_loop()  # noqa: SLF001
+        hooks = sys.get_asyncgen_hooks()
+        events._set_running_loop(self)  # noqa: SLF001
+        sys.set_asyncgen_hooks(firstiter=self._generator_began, finalizer=self._generator_left)
+        self.turning = True
+        try:
+            self._run_ready()
+        finally:
+            self.turning = False
+            sys.set_asyncgen_hooks(*hooks)
+            events._set_running_loop(outer)  # noqa: SLF001
+
+    def _run_ready(self) -> None:
+        ready = self._ready
+        left = self._budget
+        while ready:
+            handle = ready.popleft()
+            if not handle._cancelled:  # noqa: SLF001
+                # The task in which one of these was raised holds it as its exception: a defect of the body (R9).
+                with _ENDS_OF_PROCESS:
+                    handle._run()  # noqa: SLF001
+            left -= 1
+            if not left and ready:
+                raise Spinning
+
+    # What a body may use -----------------------------------------------------------------------
+
+    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:
+        """Run a callback in this turn.
+
+        Raises:
+            WorkflowIOError: This execution is not in its turn: somebody else's code touches one of
+                its futures, locks or events.
+        """
+        if not self.turning:
+            raise WorkflowIOError(
+                "Something outside this execution's turn touched one of its asyncio objects. A Lock, Event, "
+                "Queue or Future cannot be shared between executions or with other code; "
+                "let an activity do it, or start an execution for it."
+            )
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def time(self) -> float:
+        """Seconds from the execution's beginning to the last event."""
+        return self.timers.now_s()
+
+    def call_later(
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """A durable timer named `sleep:<seconds>`; nothing is recorded for no delay."""
+        return self._timer(f"sleep:{_seconds(delay)}", delay, callback, args, context)
+
+    def call_at(
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """A durable timer named `timeout:<seconds from now>`."""
+        delay = round(when - self.time(), 6)
+        return self._timer(f"timeout:{_seconds(delay)}", delay, callback, args, context)
+
+    def _timer(
+        self, name: str, delay: float, callback: Callable[..., object], args: Any, context: Context | None
+    ) -> KernelTimer:
+        timer = KernelTimer(self.time() + delay, callback, args, self, context)
+        if delay <= 0:
+            self._ready.append(timer)
+        else:
+            self.timers.set_timer(timer, name, delay)
+        return timer
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        # Called by TimerHandle.cancel().
+        if isinstance(handle, KernelTimer) and handle.step is not None:
+            self.timers.drop_timer(handle)
+
+    def fire(self, timer: KernelTimer) -> None:
+        """Let the callback of a timer run in the coming turn."""
+        timer.step = None
+        self._ready.append(timer)
+
+    def create_future(self) -> KernelFuture:
+        """A numbered future."""
+        future = KernelFuture(loop=self)
+        future.number = self.timers.number()
+        return future
+
+    def create_task(
+        self,
+        coro: Generator[Any, None, Any] | Coroutine[Any, Any, Any],
+        *,
+        name: object = None,
+        context: Context | None = None,
+        **_: Any,
+    ) -> KernelTask:
+        """A numbered task."""
+        assert not isinstance(coro, Generator)  # asyncio dropped generator-based coroutines; a Task would refuse it too
+        if _comes_from_as_completed(coro):
+            coro.close()
+            raise UsageError(
+                "asyncio.as_completed keeps bare coroutines in a set, in another order on every replay. "
+                "Give it tasks or activity calls: `as_completed([asyncio.create_task(c) for c in coroutines])`."
+            )
+        number = self.timers.number()
+        label = f"Task-{number & 0xFFFFFFFF}" if name is None else str(name)
+        task = KernelTask(coro, self, label, context or copy_context(), number)
+        if len(self._tasks) >= self._prune_at:
+            self._tasks = [other for other in self._tasks if not other.done()]
+            self._prune_at = max(16, 2 * len(self._tasks))
+        self._tasks.append(task)
+        return task
+
+    def get_debug(self) -> bool:
+        """Never: debug mode looks at the real clock."""
+        return False
+
+    def set_debug(self, enabled: bool) -> None:  # noqa: FBT001 - asyncio's signature
+        """Without effect."""
+
+    def is_running(self) -> bool:
+        """True, as everywhere in a coroutine."""
+        return True
+
+    def is_closed(self) -> bool:
+        """Never."""
+        return False
+
+    def get_task_factory(self) -> None:
+        """There is none."""
+        return
+
+    def get_exception_handler(self) -> None:
+        """There is none."""
+        return
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Log what no code of the body retrieved."""
+        logger.debug("in a workflow body: %s", context.get("message"), exc_info=context.get("exception"))
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        """The same."""
+        self.call_exception_handler(context)
+
+    # Asynchronous generators --------------------------------------------------------------------
+
+    def _generator_began(self, generator: AsyncGenerator[Any, Any]) -> None:
+        if self._generators is None:
+            self._generators = weakref.WeakSet()
+        self._generators.add(generator)
+
+    def _generator_left(self, generator: AsyncGenerator[Any, Any]) -> None:
+        # A generator left with `break`: reference counting brings us here at once, in the turn, so
+        # its clean-up is a task of the body like any other. The garbage collector may come at any
+        # time; what it finds is closed where it stands, and acts on nothing.
+        if self.turning:
+            self.create_task(generator.aclose())  # type: ignore[arg-type]
+        else:
+            _close_generator(generator)
+
+    def place_of(self, future: asyncio.Future[Any]) -> str:
+        """Where in the user's code a future is awaited, as `file:line in function`; empty if it cannot be told."""
+        for task in self._tasks:
+            if getattr(task, "_fut_waiter", None) is future:
+                return _innermost_frame(task)
+        return ""
+
+    # Putting the body away ----------------------------------------------------------------------
+
+    def cancel_tasks(self) -> bool:
+        """Cancel every task that is not done; whether there was one."""
+        left = [task for task in self._tasks if not task.done()]
+        self.turning = True
+        try:
+            for task in left:
+                task.cancel()
+        finally:
+            self.turning = False
+        return bool(left)
+
+    def close_frames(self, label: str) -> None:
+        """Close every frame of the body, with this loop running and in the context of its task (R6)."""
+        outer = events._get_running_loop()  # noqa: SLF001
+        events._set_running_loop(self)  # noqa: SLF001
+        self.turning = True
+        try:
+            tasks = [task for task in self._tasks if not task.done()]
+            for _ in range(CLOSE_TRIES):
+                tasks = [task for task in tasks if not _close_task(task)]
+            for generator in list(self._generators or ()):
+                _close_generator(generator)
+        finally:
+            self.turning = False
+            events._set_running_loop(outer)  # noqa: SLF001
+            self._ready.clear()
+            self._tasks.clear()
+        if tasks:
+            _unclosable.extend(tasks)
+            logger.error(
+                "%s: %d coroutine(s) of the body refused to close %d times and stay in memory until the process "
+                "ends: %s. A body must not catch GeneratorExit or BaseException around an await in a loop.",
+                label,
+                len(tasks),
+                CLOSE_TRIES,
+                ", ".join(_coroutine_name(task) for task in tasks),
+            )
+
+
+def _close_task(task: KernelTask) -> bool:
+    """Ask a task's coroutine to close; whether it has."""
+    coroutine = task.get_coro()
+    assert coroutine is not None
+    try:
+        task.context.run(coroutine.close)
+    except RuntimeError:
+        return False  # "coroutine ignored GeneratorExit": it awaited something in a `finally`
+    except BaseException as error:  # noqa: BLE001 - the user's clean-up failed; it is closed all the same
+        logger.debug("closing %s: %r", _coroutine_name(task), error)
+    # It is put away on purpose: nobody need be told that a pending task was destroyed.
+    setattr(task, "_log_destroy_pending", False)  # noqa: B010 - the C class declares it nowhere
+    return True
+
+
+def _close_generator(generator: AsyncGenerator[Any, Any]) -> None:
+    closing = generator.aclose()
+    try:
+        for _ in range(CLOSE_TRIES):
+            closing.send(None)  # each time it awaited something, which has no effect here
+    except (StopIteration, StopAsyncIteration):
+        return
+    except BaseException as error:  # noqa: BLE001 - as above
+        logger.debug("closing %r: %r", generator, error)
+        return
+    _unclosable.append(generator)
+
+
+def _innermost_frame(task: KernelTask) -> str:
+    coroutine: Any = task.get_coro()
+    place = ""
+    while (frame := getattr(coroutine, "cr_frame", None)) is not None:
+        place = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
+        coroutine = coroutine.cr_await
+    return place
+
+
+def _coroutine_name(task: KernelTask) -> str:
+    return getattr(task.get_coro(), "__qualname__", repr(task))
+
+
+def _seconds(delay: float) -> str:
+    """A duration as a name: the shortest text, whole seconds without a fraction."""
+    rounded = round(delay, 6)
+    return str(int(rounded)) if rounded == int(rounded) else repr(rounded)
+
+
+_ENSURE_FUTURE: CodeType = getattr(asyncio.tasks, "_ensure_future", asyncio.ensure_future).__code__
+
+
+def _as_completed_codes() -> frozenset[CodeType]:
+    """The code objects from which `as_completed` makes its tasks: the function, its comprehension, its iterator."""
+    found: set[CodeType] = set()
+    waiting: list[CodeType] = [asyncio.as_completed.__code__]
+    iterator = getattr(asyncio.tasks, "_AsCompletedIterator", None)
+    if iterator is not None:
+        waiting.append(iterator.__init__.__code__)
+    while waiting:
+        code = waiting.pop()
+        found.add(code)
+        waiting.extend(const for const in code.co_consts if isinstance(const, CodeType))
+    return frozenset(found)
+
+
+_AS_COMPLETED = _as_completed_codes()
+
+
+def _comes_from_as_completed(coroutine: object) -> bool:
+    """Whether `create_task` was called for a bare coroutine that `as_completed` had in a set."""
+    if isinstance(coroutine, Call):
+        return False
+    # Cheaper than the inspect module, which would look at source files for every task.
+    frame = sys._getframe(2)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    if frame.f_code.co_name not in ("_ensure_future", "ensure_future"):
+        return False
+    for _ in range(4):
+        caller = frame.f_back
+        if caller is None:
+            return False
+        if caller.f_code in _AS_COMPLETED:
+            return True
+        frame = caller
+    return False
+
+
+def _refuse(name: str, instead: str) -> Callable[..., Any]:
+    def refused(*_: Any, **__: Any) -> NoReturn:
+        raise WorkflowIOError(
+            f"A workflow body cannot do I/O: it called loop.{name}(). {instead}",
+        )
+
+    refused.__name__ = name
+    return refused
+
+
+_TO_ACTIVITY = "Move it to an activity, which runs on the real event loop and is recorded."
+_REFUSED = dict.fromkeys(("add_reader", "add_writer", "call_soon_threadsafe", "connect_accepted_socket", "connect_read_pipe", "connect_write_pipe", "create_connection", "create_datagram_endpoint", "create_server", "create_unix_connection", "create_unix_server", "getaddrinfo", "getnameinfo", "remove_reader", "remove_writer", "run_in_executor", "sendfile", "set_default_executor", "shutdown_default_executor", "sock_accept", "sock_connect", "sock_recv", "sock_recv_into", "sock_recvfrom", "sock_recvfrom_into", "sock_sendall", "sock_sendfile", "sock_sendto", "start_tls", "subprocess_exec", "subprocess_shell"), _TO_ACTIVITY) | dict.fromkeys(("add_signal_handler", "close", "remove_signal_handler", "run_forever", "run_until_complete", "set_exception_handler", "set_task_factory", "shutdown_asyncgens", "stop"), "The engine runs this loop; a body only awaits.")  # fmt: skip
+for _name, _instead in _REFUSED.items():
+    setattr(KernelLoop, _name, _refuse(_name, _instead))

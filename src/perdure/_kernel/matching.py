@@ -1,0 +1,93 @@
+"""Which record answers which call.
+
+A step is known by what is asked: kind, name, input; the occurrence counts only among equals (R8).
+The order in which the tasks of a turn happened to run must not matter: sets, a cancelled TaskGroup
+and the next Python change it, and code gains, loses and moves steps while executions are in flight.
+
+So an entry goes to the waiting call that asked the same. If none waits it is kept, and the next
+such call takes it. A call without a result beside a kept result of its kind and name, when nothing
+is ready and nothing is left to feed, is a divergence: code and journal no longer tell one story.
+"""
+
+from perdure._definitions.host import Call
+from perdure._model.journal import Entry, Kind
+
+Place = tuple[str, str, int]  # kind, name, occurrence
+
+
+class Steps:
+    """The calls of one body that wait for their result, and the results that wait for their call."""
+
+    __slots__ = ("kept", "timers", "waiting")
+
+    def __init__(self) -> None:
+        # In the order in which they were asked for.
+        self.waiting: dict[Place, Call] = {}
+        # Those of them that are timers, once more: every turn looks for the ones that are due.
+        self.timers: dict[Place, Call] = {}
+        # Entries that were fed and that nobody has asked for yet, in the journal's order.
+        self.kept: list[Entry] = []
+
+    def add(self, call: Call) -> None:
+        """A call waits from now on."""
+        place = (call.kind, call.name, call.occurrence)
+        self.waiting[place] = call
+        if call.kind is Kind.TIMER:
+            self.timers[place] = call
+
+    def drop(self, call: Call) -> None:
+        """A call has its result, or is not wanted any more."""
+        place = (call.kind, call.name, call.occurrence)
+        if self.waiting.get(place) is call:
+            del self.waiting[place]
+            self.timers.pop(place, None)
+
+    def clear(self) -> None:
+        """Nobody waits any more."""
+        self.waiting.clear()
+        self.timers.clear()
+
+    def taker(self, entry: Entry) -> Call | None:
+        """The waiting call that an entry answers."""
+        call = self.waiting.get((entry.kind, entry.name, entry.occurrence))
+        if call is not None and call.input == entry.input:
+            return call
+        return self._search(entry)
+
+    def _search(self, entry: Entry) -> Call | None:
+        """The slow way, for code that has changed since the entry was written."""
+        named = [call for call in self.waiting.values() if _same_name(call, entry)]
+        equal = [call for call in named if _same_input(call, entry)]
+        if not equal and named and not named[0].input_decides:
+            equal = named
+        for call in equal:
+            if call.occurrence == entry.occurrence:
+                return call
+        return equal[0] if equal else None
+
+    def kept_for(self, call: Call) -> Entry | None:
+        """Take out the first kept entry that answers a call which has just been made."""
+        found = None
+        for place, entry in enumerate(self.kept):
+            if not _same_name(call, entry) or (call.input_decides and not _same_input(call, entry)):
+                continue
+            if entry.occurrence == call.occurrence:
+                return self.kept.pop(place)
+            found = place if found is None else found
+        return None if found is None else self.kept.pop(found)
+
+    def divergence(self) -> tuple[Call, Entry] | None:
+        """A call without result beside a kept result of its kind and name."""
+        for entry in self.kept:
+            for call in self.waiting.values():
+                if call.input_decides and _same_name(call, entry):
+                    return call, entry
+        return None
+
+
+def _same_name(call: Call, entry: Entry) -> bool:
+    return call.kind == entry.kind and (call.name == entry.name or entry.name in call.formerly)
+
+
+def _same_input(call: Call, entry: Entry) -> bool:
+    return call.input == entry.input or (call.input_decides and call.same_input(entry.input))

@@ -1,0 +1,1 @@
+"""What is remembered of an execution, and the port that remembers it."""

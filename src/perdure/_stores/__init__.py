@@ -1,0 +1,1 @@
+"""The stores: each one a database that remembers executions, behind the port of `_model.store`."""

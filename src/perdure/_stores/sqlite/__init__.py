@@ -1,0 +1,5 @@
+"""The store on one SQLite file, or in memory."""
+
+from perdure._stores.sqlite.store import SqliteStore
+
+__all__ = ["SqliteStore"]

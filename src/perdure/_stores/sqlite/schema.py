@@ -1,0 +1,71 @@
+"""The version of the schema, and how a database comes to it.
+
+`application_id` says that a file is ours, `user_version` which migrations it has had. Each
+migration is one transaction that begins IMMEDIATE and looks at the version again inside: of
+several processes that open at once, one migrates and the others find it done.
+"""
+
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+from perdure._stores.sqlite.driver import Connection, select
+from perdure._values.instant import Instant
+from perdure.errors import SchemaVersionError, StoreFileError
+
+APPLICATION_ID: Final = int.from_bytes(b"prdr", "big")
+
+
+@cache
+def migrations() -> tuple[str, ...]:
+    """The SQL of every migration, the first one first."""
+    names = sorted(one.name for one in files(f"{__package__}.migrations").iterdir() if one.name.endswith(".sql"))
+    return tuple(files(f"{__package__}.migrations").joinpath(name).read_text("utf-8") for name in names)
+
+
+def migrate(connection: Connection, path: str, now: Instant) -> None:
+    """Bring a database to this library's version; nothing is written when it is there.
+
+    Raises:
+        StoreFileError: It is somebody else's database.
+        SchemaVersionError: A newer library has written it.
+    """
+    while (version := _version(connection, path)) < len(migrations()):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            if _version(connection, path) == version:
+                _apply(connection, version + 1, now)
+            connection.execute("COMMIT")
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+
+def _apply(connection: Connection, version: int, now: Instant) -> None:
+    connection.pragma("application_id", APPLICATION_ID)
+    connection.execute(migrations()[version - 1])
+    connection.execute("INSERT INTO perdure_meta(version, applied_at) VALUES (?, ?)", (version, now))
+    connection.pragma("user_version", version)
+
+
+def _version(connection: Connection, path: str) -> int:
+    application_id = connection.pragma("application_id")
+    version = connection.pragma("user_version")
+    if application_id != APPLICATION_ID and (application_id or version or _has_tables(connection)):
+        raise StoreFileError(
+            f"{path} is another application's database; nothing was written. Give perdure a file of its own,"
+            " such as orders.perdure.",
+            path=path,
+        )
+    if version > len(migrations()):
+        raise SchemaVersionError(
+            f"{path} has schema {version}; this version of perdure knows {len(migrations())}. Upgrade perdure here,"
+            " or open the file where it was last used.",
+            found=version,
+            supported=len(migrations()),
+        )
+    return version
+
+
+def _has_tables(connection: Connection) -> bool:
+    return bool(select(connection, "SELECT 1 FROM sqlite_schema LIMIT 1"))

@@ -1,0 +1,48 @@
+"""When suspended executions are due, and what an operator's resume does to held ones."""
+
+from typing import Final
+
+from perdure._failpoints import reach
+from perdure._model.records import ExecutionId, Record
+from perdure._stores.sqlite.driver import Connection, select
+from perdure._stores.sqlite.listing import read
+from perdure._stores.sqlite.rows import NEVER, key
+from perdure._values.instant import Instant
+
+# HELD rows stand in the same index, at NEVER: a timer that fell due meanwhile does not find them.
+_PROMOTE: Final = (
+    "UPDATE perdure_executions SET status = 'PENDING', ready_at = wake_at, wake_at = NULL, waits = NULL,"
+    " changed_at = ?1 WHERE n IN (SELECT n FROM perdure_executions WHERE owner IS NULL AND wake_at <= ?1"
+    " ORDER BY wake_at LIMIT ?2)"
+)
+_IS_DUE: Final = "SELECT 1 FROM perdure_executions WHERE owner IS NULL AND wake_at <= ? LIMIT 1"
+_NEXT_WAKE: Final = (
+    "SELECT wake_at FROM perdure_executions WHERE owner IS NULL AND wake_at IS NOT NULL ORDER BY wake_at LIMIT 1"
+)
+# Whoever resumes has looked into it: the crashes of the past do not count against the next try.
+_RESUME: Final = (
+    "UPDATE perdure_executions SET status = 'PENDING', held = NULL, wake_at = NULL, ready_at = ?1, changed_at = ?1,"
+    " crashes = 0, waits = NULL, exit = NULL WHERE id = ?2 AND status = 'HELD'"
+)
+
+
+def promote(connection: Connection, limit: int, now: Instant) -> int:
+    """Make suspended executions PENDING whose wake is due, the longest due first."""
+    if not select(connection, _IS_DUE, (now,)):
+        return 0
+    reach("promote.before")
+    connection.execute(_PROMOTE, (now, limit))
+    return connection.changes()
+
+
+def next_wake(connection: Connection) -> Instant | None:
+    """The earliest wake of all."""
+    found = select(connection, _NEXT_WAKE)
+    return found[0][0] if found and found[0][0] != NEVER else None
+
+
+def resume(connection: Connection, execution_id: ExecutionId, now: Instant) -> Record | None:
+    """Make a held execution PENDING; give it as it stood before."""
+    found = read(connection, [execution_id])
+    connection.execute(_RESUME, (now, key(execution_id)))
+    return found[0] if found else None

@@ -1,0 +1,1 @@
+"""Pure values and their codecs: no clock, no loop, no store."""

@@ -1,0 +1,155 @@
+"""Why something failed: the reasons, one or several, that become one exception again."""
+
+from asyncio import CancelledError
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias, cast, final
+
+from perdure._values.typed_error import TypedError
+from perdure.errors import ActivityTimeout, DeadlineExceeded, Defect, Interrupted, OutcomeUnknown, PerdureError
+
+__all__ = ["Cause", "Die", "Fail", "Interrupt", "Reason", "cause_of"]
+
+# Outcomes that a body may catch or declare as they are; as defects they would lose their class on replay.
+_OUTCOMES = (ActivityTimeout, DeadlineExceeded, OutcomeUnknown)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """A declared error, or an outcome such as ActivityTimeout.
+
+    Attributes:
+        error: The error itself.
+    """
+
+    error: Exception
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Die:
+    """An error that nobody declared.
+
+    Attributes:
+        defect: Its name, message and traceback text.
+    """
+
+    defect: Defect
+
+    # Defects are exceptions, equal only to themselves; two causes that say the same are equal all the same.
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Die):
+            return NotImplemented
+        return self.defect.args == other.defect.args
+
+    def __hash__(self) -> int:
+        return hash(self.defect.args)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """Somebody asked it to end."""
+
+
+Reason: TypeAlias = Fail | Die | Interrupt
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why an execution, an activity or a deferred failed.
+
+    Attributes:
+        reasons: One or several, in the order in which they came.
+
+    Example:
+        >>> print(Cause.fail(LookupError("no such order")))
+        LookupError: no such order
+        >>> print(Cause.interrupt())
+        Interrupted
+    """
+
+    reasons: tuple[Reason, ...]
+
+    @staticmethod
+    def fail(error: Exception) -> "Cause":
+        """Give the cause that is one declared error."""
+        return Cause((Fail(error),))
+
+    @staticmethod
+    def die(defect: BaseException) -> "Cause":
+        """Give the cause that is one defect; any exception becomes one."""
+        return Cause((Die(Defect.from_exception(defect)),))
+
+    @staticmethod
+    def interrupt() -> "Cause":
+        """Give the cause that is an interruption."""
+        return Cause((Interrupt(),))
+
+    @staticmethod
+    def from_exception(
+        exception: BaseException, declared: type[Exception] | tuple[type[Exception], ...] = ()
+    ) -> "Cause":
+        """Tell what an exception means, groups flattened in order (R34).
+
+        Args:
+            exception: What was raised.
+            declared: The errors that count as declared; without them every TypedError does.
+        """
+        return cause_of(exception, declared or TypedError)
+
+    def to_exception(self) -> BaseException:
+        """Give what a caller sees raised: a single reason as itself, several as an ExceptionGroup (R34)."""
+        raised = [_exception(reason) for reason in self.reasons]
+        return raised[0] if len(raised) == 1 else ExceptionGroup("several failures", raised)
+
+    def __str__(self) -> str:
+        return "; ".join(_sentence(reason) for reason in self.reasons)
+
+
+def cause_of(exception: BaseException, declared: type[Exception] | tuple[type[Exception], ...]) -> Cause:
+    """Tell what an exception means where exactly these errors are declared; none, if the tuple is empty."""
+    reasons = tuple(_reason(leaf, declared) for leaf in _leaves(exception))
+    # R34: a real failure beats the interrupts beside it, which are mostly a TaskGroup's cancelled siblings.
+    real = tuple(reason for reason in reasons if not isinstance(reason, Interrupt))
+    return Cause(real or (Interrupt(),))
+
+
+def _leaves(exception: BaseException) -> Iterator[BaseException]:
+    if not isinstance(exception, BaseExceptionGroup):
+        yield exception
+        return
+    group = cast("BaseExceptionGroup[BaseException]", exception)
+    for inner in group.exceptions:
+        yield from _leaves(inner)
+
+
+def _reason(exception: BaseException, declared: type[Exception] | tuple[type[Exception], ...]) -> Reason:
+    if isinstance(exception, (Interrupted, CancelledError)):
+        return Interrupt()
+    if isinstance(exception, Exception) and isinstance(exception, (declared, _OUTCOMES)):
+        return Fail(exception)
+    return Die(Defect.from_exception(exception))
+
+
+def _exception(reason: Reason) -> Exception:
+    match reason:
+        case Fail(error):
+            return error
+        case Die(defect):
+            return defect
+        case Interrupt():
+            return Interrupted()
+
+
+def _sentence(reason: Reason) -> str:
+    match reason:
+        case Fail(error):
+            # Ours say who they are in their sentence; a foreign one, as in KeyError('x'), often says next to nothing.
+            return str(error) if isinstance(error, (TypedError, PerdureError)) else f"{type(error).__name__}: {error}"
+        case Die(defect):
+            return str(defect)
+        case Interrupt():
+            return "Interrupted"

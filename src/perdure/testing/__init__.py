@@ -1,0 +1,1 @@
+"""What tests of durable code need: a clock set by hand, and the suite that every store must pass."""
