@@ -98,7 +98,14 @@ class PerdureError(Exception):
 
 
 class UsageError(PerdureError):
-    """The program is written or configured wrongly; its author can act."""
+    """The program is written or configured wrongly; its author can act.
+
+    Example:
+        >>> from perdure import Schedule
+        >>> Schedule.spaced("soon")
+        Traceback (most recent call last):
+        UsageError: 'soon' is not a duration. Write a timedelta, seconds as a number, or text: ...
+    """
 
     code = "usage"
 
@@ -108,6 +115,13 @@ class DefinitionError(UsageError):
 
     Attributes:
         owner: The definition, as in ``Activity "charge"``.
+
+    Example:
+        >>> from perdure import TypedError
+        >>> class Declined(TypedError):
+        ...     args: str
+        Traceback (most recent call last):
+        DefinitionError: Error 'Declined': every exception has 'args' already; rename the field.
     """
 
     code = "definition"
@@ -122,6 +136,11 @@ class NotRegisteredError(UsageError):
 
     Attributes:
         workflow: The name that was asked for.
+
+    Example:
+        >>> error = NotRegisteredError("No engine here has ProcessOrder.", workflow="ProcessOrder")
+        >>> error.workflow
+        'ProcessOrder'
     """
 
     code = "not-registered"
@@ -132,19 +151,42 @@ class NotRegisteredError(UsageError):
 
 
 class OutsideExecutionError(UsageError):
-    """Asked for something that exists only inside a workflow's body or an activity."""
+    """Asked for something that exists only inside a workflow's body or an activity.
+
+    Example:
+        >>> from perdure import current_attempt
+        >>> current_attempt()
+        Traceback (most recent call last):
+        OutsideExecutionError: ...
+    """
 
     code = "outside-execution"
 
 
 class WorkflowIOError(UsageError):
-    """A body did asynchronous I/O or read other executions; an activity can do that (R42)."""
+    """A body did asynchronous I/O or read other executions; an activity can do that (R42).
+
+    Example:
+        >>> isinstance(WorkflowIOError("Move the connection to an activity."), UsageError)
+        True
+    """
 
     code = "workflow-io"
 
 
 class InputError(PerdureError):
-    """What came in from outside cannot be taken; its sender can act."""
+    """What came in from outside cannot be taken; its sender can act.
+
+    Example:
+        >>> from perdure import TypedError
+        >>> class Declined(TypedError):
+        ...     reason: str
+        >>> try:
+        ...     Declined(reason=5)
+        ... except InputError as error:
+        ...     print(error.code, error.fields)
+        payload ('reason',)
+    """
 
     code = "input"
 
@@ -155,6 +197,14 @@ class PayloadError(InputError):
     Attributes:
         fields: Paths of the fields that were refused, as in ``items.0.price``; empty when it is the value itself.
         owner: Whose schema it was, as in ``Workflow "ProcessOrder"``.
+
+    Example:
+        >>> from perdure import TypedError
+        >>> class Declined(TypedError):
+        ...     reason: str
+        >>> Declined(why="late")
+        Traceback (most recent call last):
+        PayloadError: Error 'Declined': reason: Field required; why: Unexpected keyword argument
     """
 
     code = "payload"
@@ -171,6 +221,11 @@ class PayloadMismatchError(InputError):
     Attributes:
         fields: The fields that differ.
         execution_id: The execution that exists.
+
+    Example:
+        >>> error = PayloadMismatchError("order-123 was started with another amount.", fields=("amount_cents",))
+        >>> error.fields
+        ('amount_cents',)
     """
 
     code = "payload-mismatch"
@@ -182,7 +237,12 @@ class PayloadMismatchError(InputError):
 
 
 class TokenError(InputError):
-    """A token is malformed, unsigned where it must be signed, tampered with, expired, or of another incarnation."""
+    """A token is malformed, unsigned where it must be signed, tampered with, expired, or of another incarnation.
+
+    Example:
+        >>> str(TokenError("The token is not base64url."))
+        'The token is not base64url.'
+    """
 
     code = "token-invalid"
 
@@ -192,6 +252,11 @@ class ExecutionError(PerdureError):
 
     Attributes:
         execution_id: The execution.
+
+    Example:
+        >>> error = ExecutionNotFoundError("No such execution.", execution_id="fc0cd826dc208968186d2747adc6831f")
+        >>> isinstance(error, ExecutionError), error.execution_id
+        (True, 'fc0cd826dc208968186d2747adc6831f')
     """
 
     code = "execution"
@@ -202,25 +267,48 @@ class ExecutionError(PerdureError):
 
 
 class ExecutionNotFoundError(ExecutionError):
-    """No execution has this id, or it was purged."""
+    """No execution has this id, or it was purged.
+
+    Example:
+        >>> ExecutionNotFoundError("No such execution.", execution_id="fc0cd826").code
+        'execution-not-found'
+    """
 
     code = "execution-not-found"
 
 
 class ExecutionTimeoutError(ExecutionError, TimeoutError):
-    """Waiting for the execution took longer than asked; the execution goes on."""
+    """Waiting for the execution took longer than asked; the execution goes on.
+
+    Example:
+        >>> try:
+        ...     raise ExecutionTimeoutError("ProcessOrder still runs after 5 seconds.", execution_id="fc0cd826")
+        ... except TimeoutError as error:
+        ...     print(error.execution_id, "goes on")
+        fc0cd826 goes on
+    """
 
     code = "execution-timeout"
 
 
 class ExecutionFinishedError(ExecutionError):
-    """The execution has finished and takes nothing more."""
+    """The execution has finished and takes nothing more.
+
+    Example:
+        >>> ExecutionFinishedError("It has finished.", execution_id="fc0cd826").execution_id
+        'fc0cd826'
+    """
 
     code = "execution-finished"
 
 
 class ExecutionExistsError(ExecutionError):
-    """An execution of this id exists, and ``on_duplicate="reject"`` was asked for (R2)."""
+    """An execution of this id exists, and ``on_duplicate="reject"`` was asked for (R2).
+
+    Example:
+        >>> ExecutionExistsError("It exists.", execution_id="fc0cd826").execution_id
+        'fc0cd826'
+    """
 
     code = "execution-exists"
 
@@ -235,6 +323,11 @@ class NonDeterminismError(ExecutionError):
         recorded_input: The input in the journal as JSON text, or None.
         asked_input: The input that the code gave as JSON text, or None.
         where: File and line of the call, as in ``orders.py:31``.
+
+    Example:
+        >>> error = NonDeterminismError("differs", step='activity "charge"', entry=3, where="orders.py:31")
+        >>> error.step, error.entry, error.where
+        ('activity "charge"', 3, 'orders.py:31')
     """
 
     code = "non-determinism"
@@ -259,13 +352,23 @@ class NonDeterminismError(ExecutionError):
 
 
 class StoreError(PerdureError):
-    """About the place where executions are remembered; its operator can act."""
+    """About the place where executions are remembered; its operator can act.
+
+    Example:
+        >>> issubclass(StoreUnavailableError, StoreError)
+        True
+    """
 
     code = "store"
 
 
 class StoreUnavailableError(StoreError):
-    """The store does not answer, or its disk is full; trying again later may help."""
+    """The store does not answer, or its disk is full; trying again later may help.
+
+    Example:
+        >>> StoreUnavailableError("The disk is full.").code
+        'store-unavailable'
+    """
 
     code = "store-unavailable"
 
@@ -276,6 +379,11 @@ class SchemaVersionError(StoreError):
     Attributes:
         found: The version in the store, or None.
         supported: The newest version that this release knows, or None.
+
+    Example:
+        >>> error = SchemaVersionError("The file is of a newer release.", found=9, supported=1)
+        >>> error.found, error.supported
+        (9, 1)
     """
 
     code = "schema-version"
@@ -291,6 +399,10 @@ class LeaseLostError(StoreError):
 
     Attributes:
         worker_id: The worker.
+
+    Example:
+        >>> LeaseLostError("The lease had ended.", worker_id="4f2a").worker_id
+        '4f2a'
     """
 
     code = "lease-lost"
@@ -301,7 +413,12 @@ class LeaseLostError(StoreError):
 
 
 class StoreRefusedError(StoreError):
-    """The store does not take the data of one commit, and would not take it later; nothing of it was written."""
+    """The store does not take the data of one commit, and would not take it later; nothing of it was written.
+
+    Example:
+        >>> StoreRefusedError("The database refused the data; nothing was written.").code
+        'store-refused'
+    """
 
     code = "store-refused"
 
@@ -311,6 +428,10 @@ class StoreFileError(StoreError):
 
     Attributes:
         path: The file.
+
+    Example:
+        >>> StoreFileError("notes.txt is not a database.", path="notes.txt").path
+        'notes.txt'
     """
 
     code = "store-file"
@@ -359,7 +480,14 @@ class Defect(PerdureError):
 
 
 class Interrupted(PerdureError):
-    """The execution, or what was waited for, was interrupted."""
+    """The execution, or what was waited for, was interrupted.
+
+    Example:
+        >>> from perdure import Cause, Failure
+        >>> Failure(Cause.interrupt()).unwrap()
+        Traceback (most recent call last):
+        Interrupted: Interrupted
+    """
 
     code = "interrupted"
 
@@ -368,7 +496,13 @@ class Interrupted(PerdureError):
 
 
 class DeadlineExceeded(PerdureError):
-    """The execution's deadline passed before it finished (R44)."""
+    """The execution's deadline passed before it finished (R44).
+
+    Example:
+        >>> from perdure import Cause
+        >>> print(Cause.from_exception(DeadlineExceeded()))
+        The deadline passed.
+    """
 
     code = "deadline-exceeded"
 
@@ -383,6 +517,11 @@ class ActivityTimeout(PerdureError):
         activity: The activity's name.
         attempt: The attempt's number, from 1.
         timeout_ms: The timeout that passed.
+
+    Example:
+        >>> error = ActivityTimeout("charge took longer than 5 seconds.", activity="charge", attempt=2, timeout_ms=5000)
+        >>> error.activity, error.attempt
+        ('charge', 2)
     """
 
     code = "activity-timeout"
@@ -407,6 +546,13 @@ class OutcomeUnknown(PerdureError):
     Attributes:
         activity: The activity's name.
         attempt: The attempt's number, from 1.
+
+    Example:
+        >>> try:
+        ...     raise OutcomeUnknown(activity="charge")
+        ... except OutcomeUnknown as error:
+        ...     print(f"ask the gateway whether {error.activity} went through")
+        ask the gateway whether charge went through
     """
 
     code = "outcome-unknown"
@@ -420,7 +566,12 @@ class OutcomeUnknown(PerdureError):
 
 
 class AttemptCancelled(PerdureError):
-    """The attempt that still runs in this thread is over; what it returns will be ignored (R15)."""
+    """The attempt that still runs in this thread is over; what it returns will be ignored (R15).
+
+    Example:
+        >>> print(AttemptCancelled())
+        This attempt is over; its result will be ignored.
+    """
 
     code = "attempt-cancelled"
 

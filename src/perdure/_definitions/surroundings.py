@@ -1,5 +1,6 @@
 """What code may ask inside of a body or an activity: who and when it is, chance, progress, and a log."""
 
+import functools
 import logging
 from collections.abc import Mapping, MutableMapping
 from datetime import datetime
@@ -187,7 +188,7 @@ def heartbeat(details: object = None) -> None:
         ```
     """
     attempt = _require_attempt("heartbeat()")
-    attempt.heartbeat(Schema[Any](Any, f'Heartbeat of activity "{attempt.name}"').encode(details))
+    attempt.heartbeat(_details_of(attempt.name).encode(details))
 
 
 def last_heartbeat(type_: TypeForm[T], /) -> T | None:
@@ -228,6 +229,12 @@ class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
 
 
 logger: Final = WorkflowLogger(_log)
+
+
+@functools.lru_cache(maxsize=64)
+def _details_of(activity: str) -> Schema[Any]:
+    # Kept: building a schema takes longer than everything else that a heartbeat does.
+    return Schema(Any, f'Heartbeat of activity "{activity}"')
 
 
 def _require_attempt(what: str) -> AttemptScope:

@@ -42,7 +42,8 @@ class Committer:
 
     def __init__(self, store: Store, worker_id: WorkerId) -> None:
         self._store = store
-        self._worker_id = worker_id
+        # Another one when others have taken this worker for dead.
+        self.worker_id = worker_id
         self._waiting: list[Submission] = []
         self._filled = asyncio.Event()
         self._writing = False
@@ -115,7 +116,7 @@ class Committer:
         pause = FIRST_PAUSE_S
         while True:
             try:
-                return await self._store.commit(self._worker_id, commits)
+                return await self._store.commit(self.worker_id, commits)
             except StoreUnavailableError as error:
                 # Said once: an outage of an hour is one event, not 1,800.
                 if pause == FIRST_PAUSE_S:

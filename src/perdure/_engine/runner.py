@@ -374,7 +374,7 @@ class Runner:
     def _end(self, commit: Commit, kernel: Kernel) -> None:
         codec = self.implementation.codec
         try:
-            commit.exit = codec.encode_success(kernel.result())
+            commit.exit, _ = codec.success(kernel.result())
             commit.status = Status.SUCCEEDED
         except asyncio.CancelledError:
             # Nobody has interrupted it, so the body itself has let a cancellation out (R32).

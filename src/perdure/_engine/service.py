@@ -26,6 +26,7 @@ from perdure._engine.attempts import Attempt
 from perdure._engine.cache import DEFAULT_BYTES, DEFAULT_COUNT, Cache
 from perdure._engine.committer import Committer
 from perdure._engine.heartbeats import Heartbeats
+from perdure._engine.ownership import Ownership
 from perdure._engine.runner import Implementation, Runner
 from perdure._engine.slots import Slots
 from perdure._engine.suspects import CONVICTED_AT, Suspects
@@ -97,6 +98,7 @@ class Service:
         self._heartbeats = Heartbeats(store)
         self._waiters = Waiters()
         self._suspects = Suspects()
+        self._ownership = Ownership(store)
         self._turns: deque[Runner] = deque()
         self._turn_is_due = False
         # Whose body is in its turn at this moment, for the watchdog.
@@ -309,6 +311,7 @@ class Service:
         for runner in turns:
             runner.scheduled = False
             self._sleeping.discard(runner.execution_id)
+            self.cache.take(runner.execution_id)
             self._turn(runner, runner.turn)
 
     def _turn(self, runner: Runner, take: Callable[..., None], *args: Any) -> None:
@@ -406,6 +409,27 @@ class Service:
         """How many more executions may run here now."""
         return self.settings.admission - (len(self.runners) - len(self._sleeping))
 
+    async def keep_house(self) -> None:
+        """See to the workers, this one and the others."""
+        if not await self._ownership.alive(self.worker_id):
+            await self._begin_again()
+        if await self._ownership.inherit(self.worker_id):
+            self.wakes.backlog = True
+        # In a commit that is on its way an execution may be owned on paper already, and it is known here.
+        if await self._ownership.reconcile(self.worker_id, {*self.runners, *self._suspects.waiting}):
+            self.wakes.backlog = True
+
+    async def _begin_again(self) -> None:
+        """Others have retired this worker: whatever it had is theirs. Drop it, and be a new worker."""
+        logger.error("this worker was taken for dead and its executions were taken over; it begins again as a new one")
+        for runner in list(self.runners.values()):
+            runner.drop()
+        self._suspects.clear()
+        self.cache.clear()
+        self.worker_id = self.committer.worker_id = new_worker_id()
+        await self.announce()
+        self.wakes.backlog = True
+
     async def take_up(self, records: list[Record], /) -> None:
         """Go on with executions that have been claimed: parked kernels at once, the others after their journal is read."""
         fresh: list[Runner] = []
@@ -468,6 +492,9 @@ class Service:
             if runner.born is not None:
                 await asyncio.shield(runner.born)
             verdict = Verdict.JOINED
+        if verdict is Verdict.LOST:
+            # This worker was retired while the birth was on its way; a start that waits needs no worker.
+            verdict = await self._store_start(start)
         if verdict is Verdict.JOINED:
             await self._join(start, on_duplicate, on_mismatch, differing)
 

@@ -37,6 +37,16 @@ class Suspects:
                 self._waiting.append(record)
         return admitted
 
+    @property
+    def waiting(self) -> list[ExecutionId]:
+        """The executions that wait here."""
+        return [record.execution_id for record in self._waiting]
+
+    def clear(self) -> None:
+        """They are not this worker's any more."""
+        self._running = None
+        self._waiting.clear()
+
     def ended(self, runner: Runner) -> Record | None:
         """A runner has left this worker's hands; the suspect that may run in its place."""
         if runner.execution_id != self._running:

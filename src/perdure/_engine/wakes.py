@@ -51,6 +51,10 @@ class Desk(Protocol):
         """How many more executions may run here now."""
         ...
 
+    async def keep_house(self) -> None:
+        """See to the workers: is this one alive to the others, are others dead, does it own what it does not know."""
+        ...
+
     async def take_up(self, records: list[Record], /) -> None:
         """Go on with executions that have just been claimed."""
         ...
@@ -109,6 +113,8 @@ class Wakes:
                 await self._round()
             except StoreUnavailableError as error:
                 logger.warning("the store does not answer; work is looked for again: %s", error)
+                # What was asked may have been done: a claim whose answer is lost is owned by a worker
+                # that does not know it, and given back when the house is kept.
                 self._ask_next_wake = True
                 self._poked.set()
                 await asyncio.sleep(PAUSE_S)
@@ -123,8 +129,7 @@ class Wakes:
         now = desk.clock.now()
         if desk.store.shared and (self._looked_at is None or now - self._looked_at >= LOOK_MS):
             self._looked_at = now
-            if await desk.store.take_over(desk.worker_id):
-                self.backlog = True
+            await desk.keep_house()
         if self._ask_next_wake:
             self._ask_next_wake = False
             self._next_wake = await desk.store.next_wake()

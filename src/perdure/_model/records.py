@@ -41,8 +41,9 @@ class Start:
 class Commit:
     """What one turn of one execution wants to have written, all of it or nothing.
 
-    With `start` the execution is born in this commit: owned by the worker under fence 1, unless
-    `status` is PENDING (anybody may claim it) or SUSPENDED (a delayed start).
+    With `start` the execution is born in this commit: owned by the worker under fence 1, or already
+    suspended or ended by its first turn. With `status` PENDING, or SUSPENDED until `start.due_at`,
+    nobody has run it: its fence is 0, and the first claim makes it 1.
     """
 
     execution_id: ExecutionId

@@ -21,6 +21,10 @@ class Fail:
 
     Attributes:
         error: The error itself.
+
+    Example:
+        >>> Cause.fail(LookupError("no such order")).reasons
+        (Fail(error=LookupError('no such order')),)
     """
 
     error: Exception
@@ -33,6 +37,10 @@ class Die:
 
     Attributes:
         defect: Its name, message and traceback text.
+
+    Example:
+        >>> Cause.die(RuntimeError("wires crossed")).reasons[0].defect.message
+        'wires crossed'
     """
 
     defect: Defect
@@ -50,7 +58,12 @@ class Die:
 @final
 @dataclass(frozen=True, slots=True)
 class Interrupt:
-    """Somebody asked it to end."""
+    """Somebody asked it to end.
+
+    Example:
+        >>> Cause.interrupt().reasons
+        (Interrupt(),)
+    """
 
 
 Reason: TypeAlias = Fail | Die | Interrupt

@@ -29,7 +29,7 @@ _STAND: Final = (
 _START: Final = (
     "INSERT INTO perdure_executions(id, incarnation, fence, owner, status, held, wake_at, ready_at, number, workflow,"
     " key, priority, version, parent, created_at, began_at, finished_at, changed_at, attributes, waits, payload, exit)"
-    " VALUES (?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _START_DETACHED: Final = _START + " ON CONFLICT (id) DO NOTHING"
 _ENTRY: Final = "INSERT INTO perdure_journal VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
@@ -171,6 +171,8 @@ class Batch:
         return (
             bytes.fromhex(start.execution_id),
             start.incarnation,
+            # 0: nobody has run it yet. The first claim makes it 1, which is what a birth in a worker's hands has.
+            0 if owner is None and began_at is None else 1,
             owner,
             status,
             held,

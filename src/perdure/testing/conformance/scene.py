@@ -101,9 +101,7 @@ class Life:
         return self
 
 
-def new_start(
-    workflow: str = WORKFLOW, *, priority: int = 0, due_at: Instant | None = None, **more: Any
-) -> Start:
+def new_start(workflow: str = WORKFLOW, *, priority: int = 0, due_at: Instant | None = None, **more: Any) -> Start:
     """Make a start of an execution that does not exist."""
     return Start(
         execution_id=new_execution_id(),
