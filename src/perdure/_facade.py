@@ -130,6 +130,8 @@ class WorkflowEngine:
     async def __aenter__(self) -> Self:
         if self._open:
             raise UsageError("This engine is open already.")
+        if self._service.stopping:
+            raise UsageError("This engine was closed; an engine is opened once. Make a new one on the same store.")
         await self._service.open()
         self._open = True
         self._token = ambient.engine.set(self)
@@ -298,10 +300,18 @@ class WorkflowEngine:
 
 
 def current_engine() -> WorkflowEngine:
-    """The engine that a call without `engine=` uses here.
+    """The engine that a call without `engine=` uses here: of this body or activity, the nearest, or the only one open.
 
     Raises:
         UsageError: None is open, or several are.
+
+    Example:
+        >>> import asyncio
+        >>> async def main() -> bool:
+        ...     async with WorkflowEngine.memory() as engine:
+        ...         return current_engine() is engine
+        >>> asyncio.run(main())
+        True
     """
     found = ambient.find_engine()
     assert isinstance(found, WorkflowEngine)
@@ -314,8 +324,7 @@ def _settings(options: EngineOptions) -> Settings:
     if unknown:
         raise UsageError(f"An engine has no option {unknown[0]!r}. It has: {', '.join(known)}.")
     defaults = Settings()
-    cache = options.get("cache", (defaults.cache_count, defaults.cache_bytes))
-    count, size = cache if isinstance(cache, tuple) else (cache, defaults.cache_bytes)
+    count, size = _cache(options.get("cache", defaults.cache_count), defaults.cache_bytes)
     return Settings(
         concurrency=_positive("concurrency", options.get("concurrency", defaults.concurrency)),
         threads=_positive("threads", options.get("threads", defaults.threads)),
@@ -325,6 +334,16 @@ def _settings(options: EngineOptions) -> Settings:
         grace=to_timedelta(options.get("grace", defaults.grace)),
         payload_limit=_positive("payload_limit", options.get("payload_limit", defaults.payload_limit)),
     )
+
+
+def _cache(value: object, default_bytes: int) -> tuple[int, int]:
+    match value:
+        case int() as count if count >= 0 and not isinstance(count, bool):
+            return count, default_bytes
+        case (int() as count, int() as size) if count >= 0 and size >= 0:
+            return count, size
+        case _:
+            raise UsageError(f"cache= is a number of executions from 0, or (number, bytes of journal), not {value!r}.")
 
 
 def _positive(name: str, value: object) -> int:
@@ -485,7 +504,18 @@ class BlockingEngine:
 
 
 class BlockingHandle(Generic[A_co]):
-    """A handle whose methods block."""
+    """A handle whose methods block.
+
+    Example:
+        >>> from perdure import WorkflowEngine, workflow
+        >>> @workflow
+        ... async def greet(name: str) -> str:
+        ...     return f"hello {name}"
+        >>> with WorkflowEngine.memory([greet]).blocking() as engine:
+        ...     handle = engine.start(greet, "ada")
+        ...     handle.result(timeout="10 seconds")
+        'hello ada'
+    """
 
     def __init__(self, engine: BlockingEngine, handle: Handle[A_co]) -> None:
         """Made by `BlockingEngine.start`."""

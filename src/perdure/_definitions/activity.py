@@ -7,7 +7,7 @@ import functools
 import inspect
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import Any, Final, Generic, Literal, Never, ParamSpec, Protocol, Self, TypeAlias, TypedDict, cast, overload
+from typing import Any, Final, Generic, ParamSpec, Protocol, Self, TypeAlias, cast, overload
 
 from typing_extensions import TypeForm, TypeVar, Unpack
 
@@ -15,9 +15,19 @@ from perdure._definitions import ambient
 from perdure._definitions.arguments import Arguments
 from perdure._definitions.host import Call, Host
 from perdure._definitions.name import check_name
-from perdure._definitions.signature import dressed, is_async, plain_function, read_signature
+from perdure._definitions.policy import (
+    INTERRUPT_RETRY,
+    ActivityChanges,
+    ActivityOptions,
+    InlineOptions,
+    is_at_most_once,
+    read_errors,
+    read_former_names,
+    read_schedule,
+    read_timeout,
+)
+from perdure._definitions.signature import NOTHING, dressed, is_async, plain_function, read_signature
 from perdure._model.journal import Kind
-from perdure._values.duration import Duration, to_ms
 from perdure._values.exit import Exit
 from perdure._values.exit_codec import ExitCodec
 from perdure._values.schedule import Schedule
@@ -28,44 +38,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 A_co = TypeVar("A_co", covariant=True)
 R = TypeVar("R", default=None)
-F = TypeVar("F", bound=Exception, default=Never)
-
-Errors: TypeAlias = type[F] | tuple[type[F], ...]
 RetryIf: TypeAlias = Callable[[BaseException], bool]
-
-# An attempt that cancels itself from inside is tried again so often (R13).
-INTERRUPT_RETRY: Final = Schedule.exponential("400 millis", factor=1.5, max="10 seconds").times(10)
 
 _host: Final = ambient.host
 _copy_context: Final = contextvars.copy_context
-
-
-class ActivityChanges(TypedDict, total=False):
-    """What `Activity.options` changes for one call."""
-
-    name: str
-    retry: Schedule | None
-    interrupt_retry: Schedule | None
-    timeout: Duration | None
-    total_timeout: Duration | None
-
-
-class InlineOptions(TypedDict, total=False):
-    """What an activity can be told, beside its name."""
-
-    error: Errors[Exception]
-    retry: Schedule | None
-    interrupt_retry: Schedule | None
-    timeout: Duration | None
-    total_timeout: Duration | None
-    delivery: Literal["at_least_once", "at_most_once"]
-    formerly: tuple[str, ...]
-
-
-class ActivityOptions(InlineOptions, total=False):
-    """What an activity can be told."""
-
-    name: str
 
 
 class ActivityCall(Call, Coroutine[None, None, Any]):
@@ -76,8 +52,7 @@ class ActivityCall(Call, Coroutine[None, None, Any]):
     """
 
     __slots__ = (
-        "_host", "_iterator", "_used", "activity", "args", "context", "formerly", "kwargs", "number_of_equals",
-        "retry_if",
+        "_host", "_iterator", "_used", "_values", "activity", "context", "formerly", "number_of_equals", "retry_if",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0917 - by position, because every step of every workflow comes through here
@@ -92,7 +67,6 @@ class ActivityCall(Call, Coroutine[None, None, Any]):
     ) -> None:
         super().__init__(Kind.ACTIVITY, activity.name, occurrence, input, host.number())
         self.activity = activity
-        self.args, self.kwargs = activity.arguments.spread(values)
         # What the activity runs in: a copy of the body's context at the call (R14).
         self.context = context
         # Which call with this name and input it is, from 1, for the step's idempotency key (R14).
@@ -101,10 +75,31 @@ class ActivityCall(Call, Coroutine[None, None, Any]):
         self.retry_if: RetryIf | None = None
         self.formerly = activity.formerly
         self._host = host
+        self._values = values
         # Awaited, closed, or given up for the one that `again` made.
         self._used = False
         # What a task drives; None where a body awaits the call itself, or nobody has begun.
         self._iterator: Generator[Any, None, Any] | None = None
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The arguments by position, each time anew: what one attempt does to them, no other one and no body sees.
+
+        Raises:
+            PayloadError: One does not come back from its bytes.
+        """
+        arguments = self.activity.arguments
+        return arguments.spread(arguments.copies(self.input, self._values))[0]
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """The arguments by keyword, each time anew.
+
+        Raises:
+            PayloadError: One does not come back from its bytes.
+        """
+        arguments = self.activity.arguments
+        return arguments.spread(arguments.copies(self.input, self._values))[1] if arguments.has_keywords else {}
 
     def decode(self, exit: bytes, /) -> Exit[Any]:
         """Read a recorded exit with today's schema.
@@ -126,15 +121,16 @@ class ActivityCall(Call, Coroutine[None, None, Any]):
         """
         self._use()
         activity = self.activity.options(retry=retry)
-        values = (*self.args, *self.kwargs.values())
         made = ActivityCall(
-            activity, self._host, values, self.input, self.occurrence, self.number_of_equals, self.context
+            activity, self._host, self._values, self.input, self.occurrence, self.number_of_equals, self.context
         )
         made.retry_if = retry_if
         return made
 
     def __await__(self) -> Generator[Any, None, Any]:
-        self._use()
+        if self._used:
+            raise self._reused()
+        self._used = True
         if self.activity.inline and self._host.unanswered(Kind.ACTIVITY, self.name):
             raise UsageError(
                 f"Inline activity {self.name!r} is asked for while another of that name is unanswered. They have no "
@@ -176,8 +172,11 @@ class ActivityCall(Call, Coroutine[None, None, Any]):
 
     def _use(self) -> None:
         if self._used:
-            raise RuntimeError(f"cannot reuse already awaited activity call {self.name!r}")
+            raise self._reused()
         self._used = True
+
+    def _reused(self) -> RuntimeError:
+        return RuntimeError(f"cannot reuse already awaited activity call {self.name!r}")
 
 
 class Activity(Generic[P, A_co]):
@@ -225,15 +224,15 @@ class Activity(Generic[P, A_co]):
         self.is_async: bool = is_async(function)
         self.arguments = arguments
         owner = success.owner
-        self.errors: tuple[type[Exception], ...] = _errors(options.get("error", ()))
+        self.errors: tuple[type[Exception], ...] = read_errors(options.get("error", ()))
         self.codec: ExitCodec[Any] = ExitCodec(success, self.errors, owner)
-        self.retry: Schedule | None = _schedule(options.get("retry"), "retry", owner)
+        self.retry: Schedule | None = read_schedule(options.get("retry"), "retry", owner)
         interrupt_retry = options.get("interrupt_retry", INTERRUPT_RETRY)
-        self.interrupt_retry: Schedule | None = _schedule(interrupt_retry, "interrupt_retry", owner)
-        self.timeout_ms: int | None = _milliseconds(options.get("timeout"), "timeout", owner)
-        self.total_timeout_ms: int | None = _milliseconds(options.get("total_timeout"), "total_timeout", owner)
-        self.at_most_once: bool = _at_most_once(options.get("delivery", "at_least_once"), owner)
-        self.formerly: tuple[str, ...] = _former_names(options.get("formerly", ()), owner)
+        self.interrupt_retry: Schedule | None = read_schedule(interrupt_retry, "interrupt_retry", owner)
+        self.timeout_ms: int | None = read_timeout(options.get("timeout"), "timeout", owner)
+        self.total_timeout_ms: int | None = read_timeout(options.get("total_timeout"), "total_timeout", owner)
+        self.at_most_once: bool = is_at_most_once(options.get("delivery", "at_least_once"), owner)
+        self.formerly: tuple[str, ...] = read_former_names(options.get("formerly", ()), owner)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, A_co]:
         """Ask for a step in a body; run, anywhere else.
@@ -270,13 +269,13 @@ class Activity(Generic[P, A_co]):
         if "name" in changes:
             changed.name = check_name(changes["name"], owner)
         if "retry" in changes:
-            changed.retry = _schedule(changes["retry"], "retry", owner)
+            changed.retry = read_schedule(changes["retry"], "retry", owner)
         if "interrupt_retry" in changes:
-            changed.interrupt_retry = _schedule(changes["interrupt_retry"], "interrupt_retry", owner)
+            changed.interrupt_retry = read_schedule(changes["interrupt_retry"], "interrupt_retry", owner)
         if "timeout" in changes:
-            changed.timeout_ms = _milliseconds(changes["timeout"], "timeout", owner)
+            changed.timeout_ms = read_timeout(changes["timeout"], "timeout", owner)
         if "total_timeout" in changes:
-            changed.total_timeout_ms = _milliseconds(changes["total_timeout"], "total_timeout", owner)
+            changed.total_timeout_ms = read_timeout(changes["total_timeout"], "total_timeout", owner)
         return changed
 
     @overload
@@ -293,7 +292,7 @@ class Activity(Generic[P, A_co]):
     def make(
         name: str,
         *,
-        success: Any = inspect.Parameter.empty,
+        success: Any = NOTHING,
         execute: Callable[[], Any],
         **options: Unpack[InlineOptions],
     ) -> "InlineActivity[Any]":
@@ -314,8 +313,11 @@ class Activity(Generic[P, A_co]):
         """
         owner = f'Activity "{check_name(name, "an inline activity")}"'
         function = plain_function(execute, owner)
-        if success is inspect.Parameter.empty:
-            success = read_signature(function, owner).returns
+        signature = read_signature(function, owner)
+        if any(parameter.default is NOTHING for parameter in signature.parameters):
+            raise DefinitionError(f"{owner}: what it executes takes no parameters; bind them in a lambda.", owner=owner)
+        if success is NOTHING:
+            success = signature.returns
         return InlineActivity(function, name, _no_arguments(), _schema(success, owner), options)
 
     def __repr__(self) -> str:
@@ -328,7 +330,22 @@ class Activity(Generic[P, A_co]):
 
 
 class InlineActivity(Activity[[], A_co]):
-    """An activity made in place, which can be awaited itself."""
+    """An activity made in place by `Activity.make`, which can be awaited itself.
+
+    Example:
+        ```python
+        from perdure import Activity, WorkflowEngine, workflow
+
+
+        @workflow
+        async def add(first: int, second: int) -> int:
+            return await Activity.make("Add", success=int, execute=lambda: first + second)
+
+
+        async with WorkflowEngine.memory([add]):
+            assert await add.execute(1, 2) == 3
+        ```
+    """
 
     inline = True
 
@@ -355,7 +372,8 @@ def activity(function: Callable[..., Any] | None = None, /, **options: Unpack[Ac
     """Make a function an activity: in a body each call of it is a step that is recorded.
 
     An async function runs on the engine's loop, a plain one in a worker thread. Arguments and result go through the
-    schemas of their annotations; what is not annotated may be anything that JSON can say.
+    schemas of their annotations: the function gets copies, and the body what a replay would give it. An argument
+    without annotation arrives as it is, a result without one comes back as JSON.
 
     Args:
         function: The function, where the decorator stands without parentheses.
@@ -383,7 +401,7 @@ def activity(function: Callable[..., Any] | None = None, /, **options: Unpack[Ac
 def _define(function: object, /, options: ActivityOptions) -> Activity[..., Any]:
     if isinstance(function, Activity):
         raise DefinitionError(f"{function!r} is an activity already; `options` gives a configured copy.")
-    name = check_name(options.get("name") or getattr(function, "__name__", ""), f"the activity {function!r}")
+    name = check_name(options.get("name", getattr(function, "__name__", "")), f"the activity {function!r}")
     owner = f'Activity "{name}"'
     called = plain_function(function, owner)
     signature = read_signature(called, owner)
@@ -412,39 +430,3 @@ def _schema(success: Any, owner: str) -> Schema[Any]:
 
 
 _known_schema = functools.lru_cache(maxsize=256)(Schema[Any])
-
-
-def _errors(error: Any) -> tuple[type[Exception], ...]:
-    return cast("tuple[Any, ...]", error) if isinstance(error, tuple) else (error,)
-
-
-def _schedule(schedule: Any, what: str, owner: str) -> Schedule | None:
-    if schedule is None or isinstance(schedule, Schedule):
-        return schedule
-    raise DefinitionError(
-        f"{owner}: {what} must be a Schedule such as Schedule.spaced('10 seconds').times(3), not {schedule!r}.",
-        owner=owner,
-    )
-
-
-def _milliseconds(duration: Duration | None, what: str, owner: str) -> int | None:
-    if duration is None:
-        return None
-    duration_ms = to_ms(duration)
-    if duration_ms <= 0:
-        raise DefinitionError(f"{owner}: {what} must be longer than nothing, not {duration!r}.", owner=owner)
-    return duration_ms
-
-
-def _at_most_once(delivery: Any, owner: str) -> bool:
-    if delivery not in ("at_least_once", "at_most_once"):
-        raise DefinitionError(
-            f"{owner}: delivery must be 'at_least_once' or 'at_most_once', not {delivery!r}.", owner=owner
-        )
-    return delivery == "at_most_once"
-
-
-def _former_names(names: Any, owner: str) -> tuple[str, ...]:
-    if isinstance(names, str):
-        raise DefinitionError(f"{owner}: formerly is a tuple of names: formerly=({names!r},).", owner=owner)
-    return tuple(check_name(name, f"{owner} in former days") for name in names)

@@ -4,14 +4,35 @@ An activity's input is that object, and every step of every workflow is written 
 little as it can: one validation and one serialization for each argument, glued with bytes made beforehand.
 """
 
+import datetime
+import decimal
+import enum
 import json
+import types
+import uuid
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal, Union, get_args, get_origin
 
 from perdure._definitions.signature import NOTHING, Parameter
 from perdure._values.schema import Schema
-from perdure._values.struct import StructSchema
+from perdure._values.struct import StructSchema, field_values
 from perdure.errors import DefinitionError, PayloadError
+
+# What nobody can change, so that it need not be copied for whoever is given it.
+_UNCHANGING: Final = (
+    str,
+    int,
+    float,
+    bool,
+    bytes,
+    types.NoneType,
+    decimal.Decimal,
+    uuid.UUID,
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+    enum.Enum,
+)
 
 
 class Arguments:
@@ -22,23 +43,30 @@ class Arguments:
         owner: Whose they are, as errors say it.
     """
 
-    __slots__ = ("_names", "_places", "_struct", "_writers", "count", "owner", "parameters")
+    __slots__ = ("_changing", "_names", "_places", "_readers", "_struct", "_writers", "count", "owner", "parameters")
 
     def __init__(self, parameters: tuple[Parameter, ...], owner: str) -> None:
         self.parameters: Final = parameters
         self.owner: Final = owner
         self.count: Final = len(parameters)
         self._struct: StructSchema | None = None
+        self._changing: Final = tuple(_may_change(parameter.annotation) for parameter in parameters)
         self._names: Final = frozenset(parameter.name for parameter in parameters if not parameter.by_place)
         # How many can be given by position.
         self._places: Final = sum(not parameter.by_name for parameter in parameters)
         schemas = [Schema[Any](parameter.annotation, owner) for parameter in parameters]
         for parameter, schema in zip(parameters, schemas, strict=True):
             _check_default(parameter, schema, owner)
+        self._readers: Final = tuple(schema.decode for schema in schemas)
         self._writers: Final = tuple(
             (schema.validate, (b"," if place else b"{") + _member(parameter.name), schema.encode)
             for place, (parameter, schema) in enumerate(zip(parameters, schemas, strict=True))
         )
+
+    @property
+    def has_keywords(self) -> bool:
+        """Whether some can be given by keyword only."""
+        return self._places != self.count
 
     @property
     def struct(self) -> StructSchema:
@@ -93,6 +121,10 @@ class Arguments:
         pieces: list[bytes] = []
         values: list[Any] = []
         try:
+            if self.count == 1:  # what the loop below does, without its lists: most activities take one argument
+                ((validate, member, encode),) = self._writers
+                value = validate(args[0])
+                return member + encode(value) + b"}", (value,)
             # Validated first: the serializer knows types, but neither constraints nor what can be made of "5".
             for (validate, member, encode), argument in zip(self._writers, args, strict=True):
                 value = validate(argument)
@@ -103,6 +135,25 @@ class Arguments:
         pieces.append(b"}" if pieces else b"{}")
         return b"".join(pieces), tuple(values)
 
+    def copies(self, raw: bytes, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Give what `write` gave, anew wherever somebody could change it: read from the bytes that were written.
+
+        A body that sees what an activity does to an argument would not see it on replay, nor would a second attempt
+        find what the first one was given. What is not annotated stays what it is: its bytes do not know its class.
+
+        Raises:
+            PayloadError: A value does not come back from its bytes.
+        """
+        if True not in self._changing:
+            return values
+        if self.count == 1:
+            _, member, _ = self._writers[0]
+            return (self._readers[0](raw[len(member) : -1]),)
+        read = field_values(self.struct.decode(raw)).values()
+        return tuple(
+            new if changing else value for new, value, changing in zip(read, values, self._changing, strict=True)
+        )
+
     def _named(self, refused: PayloadError, place: int) -> PayloadError:
         """Say which argument it was: its schema does not know its name."""
         name = self.parameters[place].name
@@ -112,6 +163,15 @@ class Arguments:
 
     def _refusal(self, name: str, what: str) -> PayloadError:
         return PayloadError(f"{self.owner}: argument {name!r} {what}.", fields=(name,), owner=self.owner)
+
+
+def _may_change(annotation: Any) -> bool:
+    if annotation is Any or (isinstance(annotation, type) and issubclass(annotation, _UNCHANGING)):
+        return False
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        return any(_may_change(choice) for choice in get_args(annotation))
+    return annotation is not None and origin is not Literal
 
 
 def _member(name: str) -> bytes:

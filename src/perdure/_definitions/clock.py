@@ -166,7 +166,8 @@ async def sleep_until(
     due_at = from_datetime(moment)
     rest = timedelta(milliseconds=due_at - current_instant())
     # Not the rest: that is another number on every replay of changed code, and the instant is what was meant.
-    await sleep(rest, name=name or f"until:{moment.isoformat()}", in_memory_threshold=in_memory_threshold)
+    called = f"until:{moment.isoformat()}" if name is None else name
+    await sleep(rest, name=called, in_memory_threshold=in_memory_threshold)
 
 
 def _ask(host: Host, name: str, duration_ms: int, threshold_ms: int) -> "asyncio.Future[Any]":

@@ -2,22 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypedDict, cast
-
-from typing_extensions import TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypedDict
 
 from perdure import _ids
 from perdure._definitions.host import OnMismatch
 from perdure._definitions.name import check_key, check_name
 from perdure._definitions.payload import Payload
+from perdure._definitions.policy import Errors, read_errors
 from perdure._model.records import ExecutionId
 from perdure._values.exit_codec import ExitCodec
 from perdure._values.schema import Schema
 from perdure.errors import DefinitionError
-
-F = TypeVar("F", bound=Exception)
-
-Errors: TypeAlias = type[F] | tuple[type[F], ...]
 
 _MISMATCHES: Final = ("warn", "raise")
 
@@ -104,8 +99,6 @@ def contract_of(
             f"not {key!r}.",
             owner=owner,
         )
-    error: Any = settings.get("error", ())
-    errors = cast("tuple[Any, ...]", error) if isinstance(error, tuple) else (error,)
     mismatch = settings.get("on_mismatch", "warn")
     if mismatch not in _MISMATCHES:
         raise DefinitionError(f"{owner}: on_mismatch must be 'warn' or 'raise', not {mismatch!r}.", owner=owner)
@@ -113,7 +106,7 @@ def contract_of(
     return Contract(
         name=name,
         payload=payload,
-        codec=ExitCodec(Schema(success, owner), errors, owner),
+        codec=ExitCodec(Schema(success, owner), read_errors(settings.get("error", ())), owner),
         key=key,
         captures_defects=settings.get("capture_defects", True),
         on_mismatch=mismatch,

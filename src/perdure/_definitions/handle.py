@@ -26,10 +26,20 @@ class Handle(Generic[A_co]):
         workflow: The name of its workflow.
 
     Example:
-        ```python fragment
-        handle = await process_order.start(order)
-        print(handle.execution_id, await handle.status())
-        print(await handle.result(timeout="1 minute"))
+        ```python
+        from perdure import Complete, Status, Success, WorkflowEngine, workflow
+
+
+        @workflow(idempotency_key=lambda name: name)
+        async def greet(name: str) -> str:
+            return f"Hello, {name}"
+
+
+        async with WorkflowEngine.memory([greet]):
+            handle = await greet.start("ada")
+            assert await handle.result(timeout="10 seconds") == "Hello, ada"
+            assert await handle.status() is Status.SUCCEEDED
+            assert await greet.handle(handle.execution_id).poll() == Complete(Success("Hello, ada"))
         ```
     """
 

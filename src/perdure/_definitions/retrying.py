@@ -4,7 +4,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar, cast, overload
 
-from perdure._definitions.activity import ActivityCall, Errors, InlineActivity, RetryIf
+from perdure._definitions.activity import ActivityCall, InlineActivity, RetryIf
+from perdure._definitions.policy import Errors
 from perdure._values.schedule import Schedule
 from perdure.errors import ActivityTimeout, UsageError
 
@@ -44,15 +45,34 @@ async def retry(
         UsageError: What was given cannot be made again.
 
     Example:
-        ```python fragment
-        value = await retry(charge(order), Schedule.spaced("10 seconds").times(3), error=CardDeclined)
+        ```python
+        from perdure import Schedule, WorkflowEngine, activity, current_attempt, retry, workflow
+
+
+        @activity
+        async def fetch(url: str) -> int:
+            if current_attempt() == 1:
+                raise ConnectionError(url)
+            return current_attempt()
+
+
+        @workflow
+        async def mirror(url: str) -> int:
+            return await retry(fetch(url), Schedule.spaced("1 milli").times(3), error=ConnectionError)
+
+
+        async with WorkflowEngine.memory([mirror]):
+            assert await mirror.execute("https://example.com") == 2
         ```
     """
-    if not isinstance(schedule, Schedule):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise UsageError(f"retry needs a Schedule such as Schedule.spaced('10 seconds').times(3), not {schedule!r}.")
     call = step() if isinstance(step, InlineActivity) else step
     if not isinstance(call, ActivityCall):
         raise UsageError(_unrepeatable(step))
+    try:
+        _check_policy(schedule, error)
+    except UsageError:
+        call.close()  # or it would warn that nobody awaited it, beside the error that says why
+        raise
     return await call.again(schedule, _retry_if(call, error, while_))
 
 
@@ -68,7 +88,6 @@ def _unrepeatable(step: object) -> str:
 def _retry_if(call: ActivityCall, error: Any, while_: Callable[[Any], bool] | None) -> RetryIf | None:
     if error is None and while_ is None:
         return None
-    _check_errors(error)
     # Without `error`, defects are tried again unseen: they are no values that a predicate could look at.
     seen = (*call.activity.errors, ActivityTimeout) if error is None else error
 
@@ -88,7 +107,9 @@ def _holds(while_: Callable[[Any], bool], failure: BaseException, name: str) -> 
         return False
 
 
-def _check_errors(error: Any) -> None:
+def _check_policy(schedule: Any, error: Any) -> None:
+    if not isinstance(schedule, Schedule):
+        raise UsageError(f"retry needs a Schedule such as Schedule.spaced('10 seconds').times(3), not {schedule!r}.")
     for each in cast("tuple[Any, ...]", error) if isinstance(error, tuple) else (error,):
         if each is not None and not (isinstance(each, type) and issubclass(each, BaseException)):
             raise UsageError(f"retry takes as error= an exception class, or a tuple of them, not {each!r}.")

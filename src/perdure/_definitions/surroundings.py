@@ -119,10 +119,24 @@ def patched(change_id: str) -> bool:
         DefinitionError: The id cannot be recorded.
 
     Example:
-        ```python fragment
-        if patched("check-stock-first"):
-            await check_stock(order)
-        await charge(order)
+        ```python
+        from perdure import WorkflowEngine, activity, patched, workflow
+
+
+        @activity
+        async def check_stock(order_id: str) -> None: ...
+
+
+        @workflow
+        async def process_order(order_id: str) -> str:
+            if not patched("check-stock"):
+                return "as it was before the release"
+            await check_stock(order_id)
+            return "checked"
+
+
+        async with WorkflowEngine.memory([process_order]):
+            assert await process_order.execute("order-123") == "checked"
         ```
     """
     return ambient.require_host("patched()").patched(check_name(change_id, "a patch"))
@@ -143,10 +157,28 @@ def idempotency_key(name: str | None = None, *, include_attempt: bool = False) -
         OutsideExecutionError: No activity runs here.
 
     Example:
-        ```python fragment
-        @activity
-        async def charge(order: Order) -> str:
-            return await gateway.charge(order.amount_cents, key=idempotency_key())
+        ```python
+        from perdure import Schedule, WorkflowEngine, activity, current_attempt, idempotency_key, workflow
+
+
+        ledger: dict[str, int] = {}  # a gateway charges once for each key
+
+
+        @activity(retry=Schedule.recurs(3))
+        async def charge(amount_cents: int) -> str:
+            ledger[idempotency_key()] = amount_cents
+            if current_attempt() == 1:
+                raise ConnectionError("the answer was lost")
+            return idempotency_key()
+
+
+        @workflow
+        async def pay(amount_cents: int) -> str:
+            return await charge(amount_cents)
+
+
+        async with WorkflowEngine.memory([pay]):
+            assert ledger == {await pay.execute(4999): 4999}
         ```
     """
     attempt = _require_attempt("idempotency_key()")
@@ -179,12 +211,27 @@ def heartbeat(details: object = None) -> None:
         PayloadError: The details do not go into JSON.
 
     Example:
-        ```python fragment
-        @activity
-        def import_rows(path: str) -> None:
-            for number, row in rows(path, start=last_heartbeat(int) or 0):
-                store(row)
-                heartbeat(number)
+        ```python
+        from perdure import Schedule, WorkflowEngine, activity, current_attempt, heartbeat, last_heartbeat, workflow
+
+
+        @activity(retry=Schedule.recurs(3))
+        async def count_to(end: int) -> list[int]:
+            start = last_heartbeat(int) or 0
+            for number in range(start, end):
+                heartbeat(number + 1)
+                if number == 1 and current_attempt() == 1:
+                    raise ConnectionError("cut off")
+            return [start, end]
+
+
+        @workflow
+        async def count(end: int) -> list[int]:
+            return await count_to(end)
+
+
+        async with WorkflowEngine.memory([count]):
+            assert await count.execute(3) == [2, 3]  # the second attempt went on where the first had been
         ```
     """
     attempt = _require_attempt("heartbeat()")
@@ -199,8 +246,23 @@ def last_heartbeat(type_: TypeForm[T], /) -> T | None:
         PayloadError: What was noted is not of this type.
 
     Example:
-        ```python fragment
-        start = last_heartbeat(int) or 0
+        ```python
+        from perdure import WorkflowEngine, activity, heartbeat, last_heartbeat, workflow
+
+
+        @activity
+        async def count_to(end: int) -> int | None:
+            heartbeat(end)
+            return last_heartbeat(int)
+
+
+        @workflow
+        async def count(end: int) -> int | None:
+            return await count_to(end)
+
+
+        async with WorkflowEngine.memory([count]):
+            assert await count.execute(3) == 3
         ```
     """
     attempt = _require_attempt("last_heartbeat()")

@@ -1,7 +1,6 @@
 """Workflows: contracts that callers hold, and the bodies that implement them."""
 
 import copy
-import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from types import MappingProxyType
 from typing import Any, Generic, ParamSpec, Protocol, Self, TypeAlias, cast, overload
@@ -10,13 +9,14 @@ from typing_extensions import TypeForm, TypeVar, Unpack
 
 from perdure import _ids
 from perdure._definitions import ambient
+from perdure._definitions.body import Body, body_of, body_of_contract
 from perdure._definitions.contract import Contract, Identified, WorkflowSettings, contract_of, owner_of
 from perdure._definitions.handle import Handle
 from perdure._definitions.host import Engine, Host, StartOptions
 from perdure._definitions.name import check_name
 from perdure._definitions.payload import payload_of, payload_of_fields
 from perdure._definitions.registration import Registration
-from perdure._definitions.signature import Parameter, dressed, plain_function, read_signature
+from perdure._definitions.signature import Parameter, dressed, read_signature
 from perdure._definitions.start import ExecutionOptions, changed_options
 from perdure._model.journal import Kind
 from perdure._model.records import ExecutionId, Start
@@ -52,7 +52,7 @@ class Workflow(Generic[P, A_co]):
     Example:
         >>> SendEmail = Workflow.make("SendEmail", payload={"to": str}, success=str, idempotency_key=lambda p: p.to)
         >>> SendEmail.execution_id({"to": "ada@example.com"})
-        'eb72d5dbeff4a0fd7b7e08a13b2a0ba8'
+        'cf149b633772b74b64444771826943ad'
     """
 
     def __init__(
@@ -160,9 +160,10 @@ class Workflow(Generic[P, A_co]):
             UsageError: An option makes no sense.
 
         Example:
-            ```python fragment
-            await process_order.options(delay="5 minutes", attributes={"customer": "ada"}).start(order)
-            ```
+            >>> @workflow(idempotency_key=lambda name: name)
+            ... async def greet(name: str) -> str: ...
+            >>> greet.options(execution_id="0" * 32, delay="5 minutes", priority=3).execution_id("ada")
+            '00000000000000000000000000000000'
         """
         return self._changed(changed_options(self._options, options), self._annotations)
 
@@ -300,13 +301,19 @@ class WorkflowImplementation(Workflow[P, A_co], Registration):
 
     Attributes:
         captures_defects: Whether an undeclared error is its result; else it is held with it (R35).
+
+    Example:
+        >>> @workflow(capture_defects=False)
+        ... async def greet(name: str) -> str:
+        ...     return f"Hello, {name}"
+        >>> isinstance(greet, Registration), greet.captures_defects
+        (True, False)
     """
 
     def __init__(
         self,
         contract: Contract,
-        body: Callable[..., Coroutine[Any, Any, Any]],
-        takes_id: str | None = None,
+        body: Body,
         options: StartOptions | None = None,
         annotations: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
@@ -315,13 +322,11 @@ class WorkflowImplementation(Workflow[P, A_co], Registration):
         Args:
             contract: What it implements.
             body: The body.
-            takes_id: How the body takes the execution's id: "place", "name", or not at all.
             options: As for `Workflow`.
             annotations: As for `Workflow`.
         """
         super().__init__(contract, options, annotations)
         self._body = body
-        self._takes_id = takes_id
         self.captures_defects: bool = contract.captures_defects
 
     def make_body(self, payload: bytes, execution_id: ExecutionId, /) -> Coroutine[Any, Any, Any]:
@@ -331,11 +336,7 @@ class WorkflowImplementation(Workflow[P, A_co], Registration):
             PayloadError: The recorded payload cannot be read with today's types (R40).
         """
         args, kwargs = self._contract.payload.decode(payload)
-        if self._takes_id == "place":
-            return self._body(*args, execution_id, **kwargs)
-        if self._takes_id == "name":
-            return self._body(*args, **kwargs, execution_id=execution_id)
-        return self._body(*args, **kwargs)
+        return self._body.call(args, kwargs, execution_id)
 
 
 class WorkflowDefinition(Workflow[[I], A], Generic[I, A, B]):
@@ -357,12 +358,10 @@ class WorkflowDefinition(Workflow[[I], A], Generic[I, A, B]):
             >>> send_email.name
             'SendEmail'
         """
-        owner = owner_of(self.name)
-        function = _body_of(body, owner)
-        implementation = WorkflowImplementation[[I], A](
-            self._contract, function, _takes_id(function, owner), self._options, self._annotations
-        )
-        return dressed(implementation, function)
+        _refuse_workflow(body)
+        implemented = body_of_contract(body, owner_of(self.name))
+        implementation = WorkflowImplementation[[I], A](self._contract, implemented, self._options, self._annotations)
+        return dressed(implementation, implemented.function)
 
 
 class WorkflowDecorator(Protocol):
@@ -431,8 +430,8 @@ def workflow(
     """
 
     def implement(body: Callable[..., Any], /) -> WorkflowImplementation[..., Any]:
-        chosen = check_name(name or getattr(body, "__name__", ""), f"the workflow {body!r}")
-        return _implement(chosen, body, payload, idempotency_key, settings)
+        chosen = getattr(body, "__name__", "") if name is None else name
+        return _implement(check_name(chosen, f"the workflow {body!r}"), body, payload, idempotency_key, settings)
 
     return implement if body is None else implement(body)
 
@@ -440,9 +439,10 @@ def workflow(
 def _implement(
     name: str, body: Callable[..., Any], payload: Any, key: Callable[..., str] | None, settings: WorkflowSettings
 ) -> WorkflowImplementation[..., Any]:
+    _refuse_workflow(body)
     owner = owner_of(name)
-    function = _body_of(body, owner)
-    signature = read_signature(function, owner)
+    implemented = body_of(body, owner)
+    signature = read_signature(implemented.function, owner)
     parameters = signature.parameters
     if payload is not None:
         if len(parameters) != 1:
@@ -452,41 +452,9 @@ def _implement(
             )
         parameters = (parameters[0].typed(payload),)
     contract = contract_of(name, payload_of(parameters, owner), signature.returns, key, settings)
-    return dressed(WorkflowImplementation[..., Any](contract, function), function)
+    return dressed(WorkflowImplementation[..., Any](contract, implemented), implemented.function)
 
 
-def _body_of(body: object, owner: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+def _refuse_workflow(body: object) -> None:
     if isinstance(body, Workflow):
-        raise DefinitionError(f"{owner}: {body!r} is a workflow already.", owner=owner)
-    function = plain_function(body, owner)
-    if inspect.iscoroutinefunction(function):
-        return function
-    hint = (
-        "an async generator: a body returns one result, and `yield` gives none"
-        if inspect.isasyncgenfunction(function)
-        else "no `async def`. A body waits for its steps with `await`; put what is not async into an activity"
-    )
-    raise DefinitionError(f"{owner}: its body is {hint}.", owner=owner)
-
-
-def _takes_id(function: Callable[..., Any], owner: str) -> str | None:
-    """How a body takes the execution's id, beside the payload: by place, by name, or not at all."""
-    parameters = list(inspect.signature(function).parameters.values())
-    places = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
-    second = places[1] if len(places) > 1 else None
-    takes_id: str | None = None
-    if second is not None and (second.default is second.empty or second.name == "execution_id"):
-        takes_id = "place"
-    elif any(each.name == "execution_id" and each.kind is each.KEYWORD_ONLY for each in parameters):
-        takes_id = "name"
-    try:
-        inspect.signature(function).bind(
-            None, *([None] if takes_id == "place" else []), **({"execution_id": None} if takes_id == "name" else {})
-        )
-    except TypeError as refused:
-        raise DefinitionError(
-            f"{owner}: its body takes the payload and, if it likes, the execution_id: `async def body(payload)` or "
-            f"`async def body(payload, execution_id)` ({refused}).",
-            owner=owner,
-        ) from refused
-    return takes_id
+        raise DefinitionError(f"{body!r} is a workflow already; `options` gives a configured copy.")

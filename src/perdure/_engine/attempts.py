@@ -8,6 +8,7 @@ then the timeout is what is recorded, and whatever comes later is ignored (R12).
 """
 
 import asyncio
+import inspect
 import logging
 from contextvars import copy_context
 from random import Random
@@ -94,7 +95,7 @@ class Attempt:
     """A running attempt. It is the `AttemptScope` of the activity in it."""
 
     __slots__ = (
-        "_abandon_alarm", "_alarm", "_last_details", "_noted_at", "_owner", "_recalls", "_shop", "_task", "_timed_out", "_unwritten", "_work",
+        "_abandon_alarm", "_alarm", "_last_details", "_noted_at", "_owner", "_placed", "_recalls", "_shop", "_task", "_timed_out", "_unwritten", "_work",
         "attempt", "call", "cut_off", "over",
     )  # fmt: skip
 
@@ -108,6 +109,8 @@ class Attempt:
         self._alarm: Alarm | None = None
         self._abandon_alarm: Alarm | None = None
         self._timed_out = False
+        # Whether it has one of the engine's places; it has none while it sleeps.
+        self._placed = False
         # An earlier attempt may have noted its progress; read before this one begins.
         self._recalls = recalls
         self._last_details: bytes | None = None
@@ -123,7 +126,8 @@ class Attempt:
 
     def begin(self) -> None:
         """Call the function, as a task of the outer loop in a copy of the body's context (R14)."""
-        context = self.call.context if self.attempt == 1 else self.call.context.copy()
+        # A copy of that copy, or the next attempt would see what this one sets.
+        context = self.call.context.copy()
         self._task = asyncio.get_running_loop().create_task(
             self._perform(), name=f"activity {self.name!r} of {self._owner.workflow}", context=context
         )
@@ -160,12 +164,13 @@ class Attempt:
         except asyncio.CancelledError:
             self._end(None)
             return
+        self._placed = True
         try:
             event = await self._exit()
         except Exception as error:  # noqa: BLE001 - the attempt: a type's own code raised while its exit was encoded
             event = self._event(self.call.activity.codec.encode_failure(Cause.die(error)))
         finally:
-            slots.give()
+            self._give_place()
             if self._alarm is not None:
                 self._alarm.cancel()
             if self._abandon_alarm is not None:
@@ -181,6 +186,8 @@ class Attempt:
                 value = await activity.function(*self.call.args, **self.call.kwargs)
             else:
                 value = await self._on_thread(activity)
+                if inspect.isawaitable(value):  # `execute=lambda: gateway.charge(order)`
+                    value = await value
             _failpoints.reach("effect.after")
         except asyncio.CancelledError as error:
             if self._timed_out:
@@ -350,12 +357,23 @@ class Attempt:
         loop = asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
         alarm = self._shop.clock.call_at(self._shop.clock.now() + duration_ms, lambda: _wake(over))
-        self._shop.slots.give()
+        self._give_place()
         try:
             await over
         finally:
             alarm.cancel()
+        # Not when it was cancelled: whoever is told to end must not wait for a place to do so.
+        if not self._placed:
             await self._shop.slots.take()
+            self._give_place()  # another sleep of this attempt may have been faster
+            self._placed = True
+            if self.over:
+                self._give_place()
+
+    def _give_place(self) -> None:
+        if self._placed:
+            self._placed = False
+            self._shop.slots.give()
 
 
 def _wake(future: asyncio.Future[None]) -> None:

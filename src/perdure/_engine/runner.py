@@ -11,6 +11,7 @@ the journal first, and running attempts find their calls again by what was asked
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from perdure import _failpoints
@@ -80,6 +81,7 @@ class Runner:
         "_inbox",
         "_keeper",
         "_starting",
+        "_times_called",
         "_withdrawn",
         "began_at",
         "born",
@@ -128,6 +130,8 @@ class Runner:
         self.seen = 0
         # None while it is evicted.
         self.kernel: Kernel | None = None
+        # What an evicted kernel knew of its calls, for the attempts that go on without it.
+        self._times_called: Callable[[str], int] | None = None
         # How many bytes of journal a replay would have to read: what the cache counts.
         self.size = len(payload)
         # Attempts that run, by step. An entry leaves when its attempt is over.
@@ -182,7 +186,8 @@ class Runner:
 
     def called_more_than_once(self, name: str, /) -> bool:
         """Whether the body has called that activity more than once so far."""
-        return self.kernel is not None and self.kernel.times_called(name) > 1
+        times_called = self._times_called if self.kernel is None else self.kernel.times_called
+        return times_called is not None and times_called(name) > 1
 
     # Beginnings ----------------------------------------------------------------------------------
 
@@ -306,7 +311,8 @@ class Runner:
             waiting = kernel.steps.waiting
             delayed = [call for call in delayed if waiting.get((call.kind, call.name, call.occurrence)) is call]
             unknown: list[Event] = []
-            for call in [*delayed, *kernel.take_asked()]:
+            # Each once: after a replay a call stands in `_delayed`, and is asked for again when its failure is fed.
+            for call in dict.fromkeys([*delayed, *kernel.take_asked()]):
                 assert isinstance(call, ActivityCall)
                 if call.due_at is not None and call.due_at > now:
                     self._delayed.append(call)
@@ -476,6 +482,7 @@ class Runner:
     def evict(self) -> None:
         """Put the kernel away; the journal has everything (R6)."""
         if self.kernel is not None:
+            self._times_called = self.kernel.times_called if self.running else None
             self.kernel.close()
             self.kernel = None
 

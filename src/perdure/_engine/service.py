@@ -512,7 +512,8 @@ class Service:
             names = ", ".join(sorted(self.implementations)) or "nothing"
             raise NotRegisteredError(
                 f"No body of workflow {start.workflow!r} is registered in this memory engine ({names} is), and no other "
-                "process can have one. Add its implementation to the engine's list."
+                "process can have one. Add its implementation to the engine's list.",
+                workflow=start.workflow,
             )
 
     async def _write_start(self, start: Start) -> Verdict:
@@ -570,6 +571,7 @@ class Service:
                 f"Execution {start.execution_id} of {start.workflow!r} was started with another payload: "
                 f"{', '.join(fields)} differ(s). The same idempotency key must mean the same work.",
                 fields=fields,
+                execution_id=start.execution_id,
             )
         logger.warning(
             "execution %s of %r was started with another payload before (%s differ(s)); the first one stands",
@@ -578,6 +580,8 @@ class Service:
 
     async def wait_for_exit(self, execution_id: ExecutionId, *, workflow: str, timeout: timedelta | None) -> bytes:
         """The encoded exit of an execution, once it has one."""
+        if execution_id in self.runners:
+            _check_workflow(execution_id, self.runners[execution_id].workflow, workflow)
         future = self._waiters.add(execution_id)
         alarms = [
             self.clock.call_at(self.clock.now() + UNREGISTERED_MS, lambda: self._look_for_body(execution_id, workflow))
@@ -593,6 +597,7 @@ class Service:
                     raise ExecutionNotFoundError(
                         f"There is no execution {execution_id} of {workflow!r}.", execution_id=execution_id
                     )
+                _check_workflow(execution_id, record.workflow, workflow)
                 if record.status in FINAL:
                     assert record.exit is not None
                     return record.exit
@@ -628,6 +633,12 @@ class Service:
         if await self.store.resume(execution_id) is None:
             raise ExecutionNotFoundError(f"There is no execution {execution_id}.", execution_id=execution_id)
         self.wakes.poke()
+
+
+def _check_workflow(execution_id: ExecutionId, found: str, asked: str) -> None:
+    # Read with the schemas of another workflow, its result would be nonsense.
+    if found != asked:
+        raise UsageError(f"Execution {execution_id} belongs to workflow {found!r}, not to {asked!r}.")
 
 
 def _setter(future: asyncio.Future[Answer]) -> Callable[[Answer], None]:

@@ -100,8 +100,9 @@ class Threads:
         error: BaseException | None = None
         try:
             value = work.context.run(work.call)
-        except StopIteration as stop:  # a future cannot carry it
-            error = RuntimeError(f"the function raised {stop!r}")
+        except (StopIteration, GeneratorExit) as raised:
+            # A future cannot carry the first, and asyncio closes the awaiting coroutines at the second.
+            error = RuntimeError(f"the function raised {raised!r}")
         except BaseException as raised:  # noqa: BLE001 - this is the attempt; SystemExit in it is a defect of it (R9)
             error = raised
         # The loop may be closed: then the engine is gone, and nobody is left to tell.

@@ -31,7 +31,7 @@ from perdure._model.status import Held
 from perdure._values.exit import Success
 from perdure._values.exit_codec import is_success, retry_at
 from perdure._values.instant import Instant
-from perdure.errors import PayloadError, UsageError
+from perdure.errors import Defect, PayloadError
 
 # Callbacks in one turn. A body that needs more is not working, it is spinning; a `gather` of
 # 100,000 branches stays far below.
@@ -44,7 +44,9 @@ logger = logging.getLogger("perdure")
 
 MakeBody = Callable[[], Coroutine[Any, Any, Any]]
 
-_serials = itertools.count(1)
+# Kernels of this process, counted round: past 2**63 Python folds the upper bits of a hash into the lower ones, and the
+# sets of a worker that has run eight million executions would have another order.
+_serials = itertools.cycle(range(1, 1 << 20))
 
 
 class Event(NamedTuple):
@@ -108,6 +110,7 @@ class Kernel:
         "_number",
         "_origin",
         "_patches",
+        "_recorded_at",
         "_replaying",
         "_withdrawn",
         "entries",
@@ -124,6 +127,8 @@ class Kernel:
         self._main: KernelTask | None = None
         self._number = next(_serials) << SERIAL_SHIFT
         self._now = origin.began_at
+        # When the last entry of the journal was fed, also while the replay has not come that far.
+        self._recorded_at = origin.began_at
         self._fed_seq = 0
         self._draws = 0
         self._replaying = True
@@ -155,7 +160,7 @@ class Kernel:
         """Run the first turn, then feed the journal again. Nothing is given out before the end."""
         self._replaying = not self._origin.unborn
         context = Context()
-        context.run(ambient.host.set, self)
+        self.adopt(context)
         try:
             coroutine = context.run(make_body)
         except PayloadError as error:
@@ -164,13 +169,17 @@ class Kernel:
         self._loop.turning = True
         self._main = self._loop.create_task(coroutine, context=context)
         self._loop.turning = False
+        if history:
+            # Before the first turn: changed code may have new markers written while it is replayed, and they stand
+            # behind all that is recorded.
+            self.seq, self._recorded_at = history[-1].seq, history[-1].at
         self._settle()
         for entry in history:
-            self.seq = entry.seq
             if entry.kind not in MARKERS and self.trouble is None and not self._closed:
                 self._feed(entry, self.steps.taker(entry))
         self._replaying = False
         self._check()
+        self._retract_if_in_trouble()
         if self.steps.kept and self.trouble is None:
             names = ", ".join(f"{entry.kind} {entry.name!r}" for entry in self.steps.kept)
             logger.info("%s %s: recorded, but no longer asked for: %s", self.workflow, self.execution_id, names)
@@ -190,13 +199,14 @@ class Kernel:
         )
         if self._closed or self.trouble is not None:
             return False
-        call = self.steps.taker(entry)
+        call = self.steps.asker(entry)
         if call is None:
             return False
         self.seq += 1
         self.entries.append(entry)
         self._feed(entry, call, value, has_value=has_value)
         self._check()
+        self._retract_if_in_trouble()
         return True
 
     def note(self, kind: Kind, name: str, occurrence: int, attempt: int, encoded_input: bytes) -> None:
@@ -208,7 +218,7 @@ class Kernel:
         self._fed_seq = entry.seq
         self._draws = 0
         if call is None:
-            self.steps.kept.append(entry)
+            self.steps.keep(entry)
             return
         self._answer(call, entry, value, has_value=has_value)
         self._settle()
@@ -263,24 +273,38 @@ class Kernel:
         try:
             self._loop.run()
             while self._due and self.trouble is None:
-                call, entry = self._due.pop(0)
-                # Neither time nor seq goes back, so the draws go on counting in this turn (R38, R39).
-                self._fed_seq = max(self._fed_seq, entry.seq)
-                if call.future is not None and not call.future.done():
-                    self._answer(call, entry)
-                    self._take_kept(call)
+                self._feed_kept(*self._due.pop(0))
                 self._loop.run()
             if self._main is not None and self._main.done():
                 self._finish()
         except Spinning:
-            self.trouble = Trouble(Held.SPINNING, UsageError(_spinning(self._origin.workflow, self._budget)))
+            self.trouble = Trouble(Held.SPINNING, Defect("Spinning", _spinning(self._origin.workflow, self._budget)))
+
+    def _feed_kept(self, call: Call, entry: Entry) -> None:
+        """Give a call the kept entry that it has taken."""
+        if not self.steps.waits(call):
+            # Withdrawn in the same turn. The record is there for whoever asks the same, now or later.
+            other = self.steps.taker(entry)
+            if other is None:
+                self.steps.keep(entry)
+                return
+            call = other
+        # Neither time nor seq goes back, so the draws go on counting in this turn (R38, R39).
+        self._answer(call, entry)
+        if self.trouble is None and self.steps.waits(call):
+            # A failure that another attempt follows, which may be kept as well. The call was put among the asked
+            # when it was made and again just now; one attempt of it is given out.
+            self._asked.remove(call)
+            self._take_kept(call)
 
     def _finish(self) -> None:
         """The body has ended: what it left behind is cancelled and has no effect any more (R46)."""
         self._closed = True
-        if self._loop.cancel_tasks():
-            self._loop.run()
-        self._put_away()
+        try:
+            if self._loop.cancel_tasks():
+                self._loop.run()
+        finally:
+            self._put_away()  # also when what was left behind spins: no frame stays open
 
     def _check(self) -> None:
         if self.steps.kept and self.trouble is None and not self._closed:
@@ -290,6 +314,18 @@ class Kernel:
                 place = self._loop.place_of(call.future) if call.future is not None else ""
                 error = divergence_error(self._origin.workflow, call, entry, place)
                 self.trouble = Trouble(Held.DIVERGENCE, error)
+
+    def _retract_if_in_trouble(self) -> None:
+        """Held before anything is given out (R8): a turn that did not come to rest starts nothing, decides nothing.
+
+        What was fed stays recorded. The turn is run again when the execution is resumed.
+        """
+        if self.trouble is None:
+            return
+        while self.entries and self.entries[-1].kind in MARKERS:
+            if self.entries.pop().kind == Kind.START:
+                self.starts.pop()
+            self.seq -= 1
 
     def close(self) -> None:
         """Put the body away without an end: eviction, a lost fence, a stop (R6). Nothing of it acts."""
@@ -342,8 +378,13 @@ class Kernel:
 
     def begun(self, call: Call) -> bool:
         """Whether the attempt that is due now was begun by a worker that is gone (R50)."""
-        recorded = self._answers.get((Kind.ATTEMPT_BEGUN, call.name), ())
-        return any(entry.attempt == call.attempt and entry.input == call.input for entry in recorded)
+        # The occurrence counts: the same order may be placed twice, and the first one's note says nothing of the second.
+        asked = (call.occurrence, call.attempt, call.input)
+        return any(
+            (entry.occurrence, entry.attempt, entry.input) == asked
+            for name in (call.name, *call.formerly)
+            for entry in self._answers.get((Kind.ATTEMPT_BEGUN, name), ())
+        )
 
     def times_called(self, name: str) -> int:
         """How often the body has called an activity of this name so far."""
@@ -374,7 +415,8 @@ class Kernel:
     @property
     def closed(self) -> bool:
         """Whether the body has ended or is being put away."""
-        return self._closed
+        # Tasks that are ready when the body ends still run in that turn, and what they ask for has no effect (R46).
+        return self._closed or (self._main is not None and self._main.done())
 
     def number(self) -> int:
         """The next creation number."""
@@ -401,7 +443,7 @@ class Kernel:
     def ask(self, call: Call, /) -> asyncio.Future[Any]:
         """Ask for a step."""
         future = self._loop.create_future()
-        if self._closed:
+        if self.closed:
             return future
         call.future = future
         call.asked_at = self._now
@@ -444,7 +486,7 @@ class Kernel:
         if known is not None:
             return known
         recorded = (Kind.PATCH, change_id) in self._answers
-        if not recorded and not self._replaying and not self._closed:
+        if not recorded and not self._replaying and not self.closed:
             self._mark(Kind.PATCH, change_id, 1)
             recorded = True
         self._patches[change_id] = recorded
@@ -452,7 +494,7 @@ class Kernel:
 
     def start(self, start: Start, /) -> None:
         """Start an execution, detached, with this turn's commit (R42)."""
-        if self._closed:
+        if self.closed:
             return
         recorded = self._answers.get((Kind.START, start.workflow), ())
         wanted = start.execution_id.encode()
@@ -472,11 +514,20 @@ class Kernel:
     ) -> None:
         """Have the journal remember something that no event tells."""
         self.seq += 1
-        entry = Entry(self.seq, kind, name, occurrence, attempt, asked, answer, self._now)
+        at = max(self._now, self._recorded_at)
+        entry = Entry(self.seq, kind, name, occurrence, attempt, asked, answer, at)
         self.entries.append(entry)
         self._answers.setdefault((kind, name), []).append(entry)
 
     # Timers: what the loop asks --------------------------------------------------------------------
+
+    def adopt(self, context: Context, /) -> None:
+        """Let what runs in a context be this body's, also where the user has made the context anew.
+
+        Without a host in it an activity that is called there would really run, unrecorded.
+        """
+        if ambient.host not in context:
+            context.run(ambient.host.set, self)
 
     def now_s(self) -> float:
         """Seconds from the beginning to the last event."""
@@ -484,9 +535,10 @@ class Kernel:
 
     def set_timer(self, timer: KernelTimer, name: str, delay_s: float, /) -> None:
         """Make `call_later` a durable timer."""
-        if self._closed:
+        if self.closed:
             return
-        duration_ms = -int(-delay_s * 1_000 // 1)  # up: never early (R16)
+        # Whole microseconds first, or the float 1.1 would be 1,101 ms; then up: never early (R16).
+        duration_ms = -(-round(delay_s * 1_000_000) // 1_000)
         call = LoopTimer(
             name=name,
             occurrence=self.occurrence(Kind.TIMER, name),
@@ -517,14 +569,14 @@ class Kernel:
     def _set_due(self, call: Call) -> None:
         """Above the threshold the due time is recorded once and never changes (R16)."""
         assert isinstance(call, TimerCall)
-        if not call.durable:
-            return
         for entry in self._answers.get((Kind.TIMER_SET, call.name), ()):
             if entry.occurrence == call.occurrence:
-                call.due_at = int(entry.exit)
+                # Also where today's code waits shortly under that name: it has been suspended until then.
+                call.due_at, call.durable = int(entry.exit), True
                 return
-        due = str(call.due_at).encode()
-        self._mark(Kind.TIMER_SET, call.name, call.occurrence, asked=call.input, answer=due)
+        if call.durable:
+            due = str(call.due_at).encode()
+            self._mark(Kind.TIMER_SET, call.name, call.occurrence, asked=call.input, answer=due)
 
 
 def _was_interrupted(exit: bytes) -> bool:

@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from types import CodeType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, cast
 
 from perdure._definitions.host import Call
 from perdure.errors import UsageError, WorkflowIOError
@@ -37,6 +37,20 @@ SERIAL_SHIFT = 40
 
 # How often a coroutine is asked to close before it is left alone (R6).
 CLOSE_TRIES = 3
+
+# Longer waits are for ever: no timer is set, and nothing is recorded. `asyncio.sleep(math.inf)` is one.
+FOREVER_S = 10_000 * 365 * 86_400.0
+
+_REFUSED_TO_CLOSE = (
+    f"refused to close {CLOSE_TRIES} times, and stay in memory until the process ends. A body must not catch "
+    "GeneratorExit or BaseException around an await in a loop"
+)
+
+# The folder of asyncio's own modules: where a body stands in them says nothing to its author.
+_ASYNCIO = asyncio.__file__.removesuffix("__init__.py")
+
+# What `async for`, `anext` and `aclose` await; the types have no public names.
+_GENERATOR_STEPS = ("async_generator_asend", "async_generator_athrow")
 
 _ENDS_OF_PROCESS = contextlib.suppress(SystemExit, KeyboardInterrupt)
 
@@ -57,6 +71,10 @@ class Timers(Protocol):
         ...
 
     def number(self) -> int: ...
+
+    def adopt(self, context: Context, /) -> None:
+        """Let what runs in a context be the body's."""
+        ...
 
     def set_timer(self, timer: "KernelTimer", name: str, delay_s: float, /) -> None: ...
 
@@ -122,6 +140,10 @@ class KernelLoop(asyncio.AbstractEventLoop):
         self._tasks: list[KernelTask] = []
         self._prune_at = 16
         self._generators: weakref.WeakSet[AsyncGenerator[Any, Any]] | None = None
+        # Generators that the garbage collector found between two turns; closed with the body.
+        self._left: list[AsyncGenerator[Any, Any]] = []
+        # Whether the frames are being closed, or have been: no callback is run any more.
+        self._put_away = False
         # Whether a turn is going on: only then may anything be scheduled here. The kernel sets it while
         # it resolves futures for the turn that follows.
         self.turning = False
@@ -201,7 +223,7 @@ class KernelLoop(asyncio.AbstractEventLoop):
         timer = KernelTimer(self.time() + delay, callback, args, self, context)
         if delay <= 0:
             self._ready.append(timer)
-        else:
+        elif delay < FOREVER_S:
             self.timers.set_timer(timer, name, delay)
         return timer
 
@@ -230,7 +252,6 @@ class KernelLoop(asyncio.AbstractEventLoop):
         **_: Any,
     ) -> KernelTask:
         """A numbered task."""
-        assert not isinstance(coro, Generator)  # asyncio dropped generator-based coroutines; a Task would refuse it too
         if _comes_from_as_completed(coro):
             coro.close()
             raise UsageError(
@@ -239,7 +260,10 @@ class KernelLoop(asyncio.AbstractEventLoop):
             )
         number = self.timers.number()
         label = f"Task-{number & 0xFFFFFFFF}" if name is None else str(name)
-        task = KernelTask(coro, self, label, context or copy_context(), number)
+        context = copy_context() if context is None else context
+        self.timers.adopt(context)
+        # Up to Python 3.11 `ensure_future` makes a generator-based coroutine of any other awaitable.
+        task = KernelTask(cast("Coroutine[Any, Any, Any]", coro), self, label, context, number)
         if len(self._tasks) >= self._prune_at:
             self._tasks = [other for other in self._tasks if not other.done()]
             self._prune_at = max(16, 2 * len(self._tasks))
@@ -287,18 +311,29 @@ class KernelLoop(asyncio.AbstractEventLoop):
     def _generator_left(self, generator: AsyncGenerator[Any, Any]) -> None:
         # A generator left with `break`: reference counting brings us here at once, in the turn, so
         # its clean-up is a task of the body like any other. The garbage collector may come at any
-        # time; what it finds is closed where it stands, and acts on nothing.
-        if self.turning:
-            self.create_task(generator.aclose())  # type: ignore[arg-type]
+        # time, also in the turn of another body, whose host the clean-up would find and ask. What it
+        # brings waits until the body is put away, when whatever it asks for has no effect.
+        if not self._put_away and self.turning:
+            self.create_task(_leave(generator))
+        elif not self._put_away:
+            self._left.append(generator)
+        elif self.turning:
+            _close_generator(generator)  # in the context of the task whose frame held it
         else:
-            _close_generator(generator)
+            with self._as_running():
+                self._close_apart(generator)
 
     def place_of(self, future: asyncio.Future[Any]) -> str:
         """Where in the user's code a future is awaited, as `file:line in function`; empty if it cannot be told."""
-        for task in self._tasks:
-            if getattr(task, "_fut_waiter", None) is future:
-                return _innermost_frame(task)
-        return ""
+        asking = next((task for task in self._tasks if _waiter(task) is future), None)
+        if asking is None:
+            return ""
+        # A call that was gathered or given to a TaskGroup is a task of its own and has no frame. Who gathered it is
+        # known; else the place can be told where only one task has frames at all.
+        places = {task: _innermost_frame(task) for task in self._tasks if not task.done()}
+        gatherer = next((task for task in places if asking in getattr(_waiter(task), "_children", ())), asking)
+        known = [place for place in places.values() if place]
+        return places[gatherer] or (known[0] if len(known) == 1 else "")
 
     # Putting the body away ----------------------------------------------------------------------
 
@@ -315,30 +350,52 @@ class KernelLoop(asyncio.AbstractEventLoop):
 
     def close_frames(self, label: str) -> None:
         """Close every frame of the body, with this loop running and in the context of its task (R6)."""
+        self._put_away = True
+        with self._as_running():
+            refused = self._close_tasks()
+            # What no frame of a task held: something else does, or the garbage collector has brought it.
+            for generator in [*self._left, *(self._generators or ())]:
+                self._close_apart(generator)
+        self._ready.clear()
+        self._tasks.clear()
+        self._left.clear()
+        if refused:
+            _unclosable.extend(refused)
+            names = ", ".join(_coroutine_name(task) for task in refused)
+            logger.error("%s: %d coroutine(s) of the body %s: %s", label, len(refused), _REFUSED_TO_CLOSE, names)
+
+    def _close_tasks(self) -> list[KernelTask]:
+        """Close every task that has not ended; give back those that would not."""
+        seen: set[KernelTask] = set()
+        refused: list[KernelTask] = []
+        # Once more for what a `finally` has begun meanwhile: it is closed before it runs, so nothing follows from it.
+        while left := [task for task in self._tasks if not task.done() and task not in seen]:
+            seen.update(left)
+            for _ in range(CLOSE_TRIES):
+                left = [task for task in left if not _close_task(task)]
+            refused += left
+        return refused
+
+    def _close_apart(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """Close a generator in a context of its own, in which it finds the body's host, which is closed."""
+        context = Context()
+        self.timers.adopt(context)
+        context.run(_close_generator, generator)
+
+    @contextlib.contextmanager
+    def _as_running(self) -> Generator[None, None, None]:
+        """With this loop as the running one, and its hooks set; as in a turn, but no callback is run."""
         outer = events._get_running_loop()  # noqa: SLF001
+        hooks = sys.get_asyncgen_hooks()
         events._set_running_loop(self)  # noqa: SLF001
+        sys.set_asyncgen_hooks(firstiter=self._generator_began, finalizer=self._generator_left)
         self.turning = True
         try:
-            tasks = [task for task in self._tasks if not task.done()]
-            for _ in range(CLOSE_TRIES):
-                tasks = [task for task in tasks if not _close_task(task)]
-            for generator in list(self._generators or ()):
-                _close_generator(generator)
+            yield
         finally:
             self.turning = False
+            sys.set_asyncgen_hooks(*hooks)
             events._set_running_loop(outer)  # noqa: SLF001
-            self._ready.clear()
-            self._tasks.clear()
-        if tasks:
-            _unclosable.extend(tasks)
-            logger.error(
-                "%s: %d coroutine(s) of the body refused to close %d times and stay in memory until the process "
-                "ends: %s. A body must not catch GeneratorExit or BaseException around an await in a loop.",
-                label,
-                len(tasks),
-                CLOSE_TRIES,
-                ", ".join(_coroutine_name(task) for task in tasks),
-            )
 
 
 def _close_task(task: KernelTask) -> bool:
@@ -346,6 +403,7 @@ def _close_task(task: KernelTask) -> bool:
     coroutine = task.get_coro()
     assert coroutine is not None
     try:
+        task.context.run(_close_awaited_generator, coroutine)
         task.context.run(coroutine.close)
     except RuntimeError:
         return False  # "coroutine ignored GeneratorExit": it awaited something in a `finally`
@@ -356,24 +414,61 @@ def _close_task(task: KernelTask) -> bool:
     return True
 
 
+def _close_awaited_generator(coroutine: object) -> None:
+    """Close the asynchronous generator in whose step a coroutine waits.
+
+    Python 3.11 marks the step as closed when the coroutine is closed, and tells the generator nothing: its `finally`
+    would never run.
+
+    Raises:
+        RuntimeError: It awaited something in a `finally`.
+    """
+    awaited: Any = coroutine
+    while awaited is not None and type(awaited).__name__ not in _GENERATOR_STEPS:
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+    if awaited is None:
+        return
+    try:
+        awaited.throw(GeneratorExit)
+    except BaseException as error:  # noqa: BLE001 - as above; GeneratorExit itself is how it ends
+        logger.debug("closing %r: %r", awaited, error)
+        return
+    raise RuntimeError("asynchronous generator ignored GeneratorExit")
+
+
 def _close_generator(generator: AsyncGenerator[Any, Any]) -> None:
+    """Ask an asynchronous generator that stands at a `yield` to close."""
     closing = generator.aclose()
     try:
-        for _ in range(CLOSE_TRIES):
-            closing.send(None)  # each time it awaited something, which has no effect here
-    except (StopIteration, StopAsyncIteration):
+        closing.send(None)
+        for _ in range(CLOSE_TRIES - 1):
+            closing.throw(GeneratorExit)  # it awaited something in a `finally`, which has no effect here
+    except (StopIteration, StopAsyncIteration, GeneratorExit):
         return
     except BaseException as error:  # noqa: BLE001 - as above
         logger.debug("closing %r: %r", generator, error)
-        return
-    _unclosable.append(generator)
+    if getattr(generator, "ag_frame", None) is not None:
+        _unclosable.append(generator)
+        logger.error("An asynchronous generator %s: %r", _REFUSED_TO_CLOSE, generator)
+
+
+async def _leave(generator: AsyncGenerator[Any, Any]) -> None:
+    """What a body does about a generator that it has left with `break`."""
+    await generator.aclose()
+
+
+def _waiter(task: KernelTask) -> object:
+    """What a task waits for."""
+    return getattr(task, "_fut_waiter", None)
 
 
 def _innermost_frame(task: KernelTask) -> str:
+    """Where a task stands in the user's code; empty if none of its frames is the user's."""
     coroutine: Any = task.get_coro()
     place = ""
     while (frame := getattr(coroutine, "cr_frame", None)) is not None:
-        place = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
+        if not frame.f_code.co_filename.startswith(_ASYNCIO):
+            place = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
         coroutine = coroutine.cr_await
     return place
 
@@ -384,6 +479,8 @@ def _coroutine_name(task: KernelTask) -> str:
 
 def _seconds(delay: float) -> str:
     """A duration as a name: the shortest text, whole seconds without a fraction."""
+    if delay >= FOREVER_S:
+        return "forever"
     rounded = round(delay, 6)
     return str(int(rounded)) if rounded == int(rounded) else repr(rounded)
 

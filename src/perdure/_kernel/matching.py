@@ -9,6 +9,8 @@ such call takes it. A call without a result beside a kept result of its kind and
 is ready and nothing is left to feed, is a divergence: code and journal no longer tell one story.
 """
 
+from bisect import insort
+
 from perdure._definitions.host import Call
 from perdure._model.journal import Entry, Kind
 
@@ -42,17 +44,32 @@ class Steps:
             del self.waiting[place]
             self.timers.pop(place, None)
 
+    def waits(self, call: Call) -> bool:
+        """Whether a call has no result yet and is still wanted."""
+        return self.waiting.get((call.kind, call.name, call.occurrence)) is call
+
+    def keep(self, entry: Entry) -> None:
+        """Nobody has asked for this entry so far; the next call that does takes it."""
+        insort(self.kept, entry, key=_seq)
+
     def clear(self) -> None:
         """Nobody waits any more."""
         self.waiting.clear()
         self.timers.clear()
 
     def taker(self, entry: Entry) -> Call | None:
-        """The waiting call that an entry answers."""
+        """The waiting call that a recorded entry answers."""
+        return self.asker(entry) or self._search(entry)
+
+    def asker(self, entry: Entry) -> Call | None:
+        """The waiting call that has asked for just this; nobody, if it has been withdrawn since.
+
+        What happens live belongs to the call that it was begun for. An equal one has its own attempt, or its own
+        due time: of two timers of one length that are due together the first may cancel the second and set a third,
+        which must not fire with the second's event (R16).
+        """
         call = self.waiting.get((entry.kind, entry.name, entry.occurrence))
-        if call is not None and call.input == entry.input:
-            return call
-        return self._search(entry)
+        return call if call is not None and call.input == entry.input else None
 
     def _search(self, entry: Entry) -> Call | None:
         """The slow way, for code that has changed since the entry was written."""
@@ -83,6 +100,10 @@ class Steps:
                 if call.input_decides and _same_name(call, entry):
                     return call, entry
         return None
+
+
+def _seq(entry: Entry) -> int:
+    return entry.seq
 
 
 def _same_name(call: Call, entry: Entry) -> bool:

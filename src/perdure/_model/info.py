@@ -21,7 +21,22 @@ class Wait:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionInfo:
-    """One execution as it stands."""
+    """One execution as it stands, for those who look.
+
+    Example:
+        >>> import asyncio
+        >>> from perdure import WorkflowEngine, workflow
+        >>> @workflow(idempotency_key=lambda name: name)
+        ... async def greet(name: str) -> str:
+        ...     return f"hello {name}"
+        >>> async def main() -> ExecutionInfo:
+        ...     async with WorkflowEngine.memory([greet]) as engine:
+        ...         await greet.execute("ada")
+        ...         return await engine.describe(greet.execution_id("ada"))
+        >>> told = asyncio.run(main())
+        >>> told.workflow, told.key, told.status.value, told.exit
+        ('greet', 'ada', 'SUCCEEDED', Success(value='hello ada'))
+    """
 
     execution_id: str
     workflow: str
@@ -55,7 +70,25 @@ class ExecutionInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalEntry:
-    """One entry of a journal."""
+    """One entry of a journal: what an execution was told, or told to remember.
+
+    Example:
+        >>> import asyncio
+        >>> from perdure import WorkflowEngine, activity, workflow
+        >>> @activity
+        ... async def double(n: int) -> int:
+        ...     return 2 * n
+        >>> @workflow(idempotency_key=lambda n: str(n))
+        ... async def twice(n: int) -> int:
+        ...     return await double(n)
+        >>> async def main() -> list[JournalEntry]:
+        ...     async with WorkflowEngine.memory([twice]) as engine:
+        ...         await twice.execute(21)
+        ...         return await engine.journal(twice.execution_id(21))
+        >>> [entry] = asyncio.run(main())
+        >>> entry.seq, entry.kind, entry.name, entry.input, entry.exit
+        (1, 'activity', 'double', {'n': 21}, Success(value=42))
+    """
 
     seq: int
     kind: str

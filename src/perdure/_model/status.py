@@ -10,7 +10,15 @@ from typing import Final
 
 
 class Status(StrEnum):
-    """Where an execution stands, as its users see it."""
+    """Where an execution stands, as its users see it.
+
+    PENDING: it waits for a worker. RUNNING: one has it. SUSPENDED: it waits for something, or is held.
+    SUCCEEDED, FAILED and INTERRUPTED are final.
+
+    Example:
+        >>> Status("SUCCEEDED") is Status.SUCCEEDED, is_final(Status.SUSPENDED)
+        (True, False)
+    """
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"

@@ -155,13 +155,15 @@ class Batch:
         return status, None, NEVER if one.wake_at is None else one.wake_at, None, None, one.waits, None
 
     def _birth(self, one: Commit, start: Start) -> Row:
-        if start.due_at is not None and one.status is Status.SUSPENDED:
+        if one.status is Status.PENDING or (one.status is Status.SUSPENDED and start.due_at is not None):
             return self._birth_detached(start)
+        began_at = self._now if start.began_at is None else start.began_at
         if one.status is Status.RUNNING:
-            return self._row(start, self._me, (Status.RUNNING, None, NEVER, None, None, None, None), start.began_at)
-        return self._row(start, None, self._target(one), start.began_at)
+            return self._row(start, self._me, (Status.RUNNING, None, NEVER, None, None, None, None), began_at)
+        return self._row(start, None, self._target(one), began_at)
 
     def _birth_detached(self, start: Start) -> Row:
+        # Nobody has begun it, whatever its start says: its first claim will.
         if start.due_at is None:
             return self._row(start, None, (Status.PENDING, None, None, self._now, None, None, None), None)
         return self._row(start, None, (Status.SUSPENDED, None, start.due_at, None, None, None, None), None)
@@ -171,8 +173,8 @@ class Batch:
         return (
             bytes.fromhex(start.execution_id),
             start.incarnation,
-            # 0: nobody has run it yet. The first claim makes it 1, which is what a birth in a worker's hands has.
-            0 if owner is None and began_at is None else 1,
+            # 0: the first claim makes it 1, which is what a birth in a worker's hands has.
+            0 if began_at is None else 1,
             owner,
             status,
             held,

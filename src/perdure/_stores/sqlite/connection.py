@@ -8,9 +8,9 @@ one that carries our `application_id` is ours, every other is refused as it is.
 import os
 import stat
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Protocol, TypeVar
 from urllib.parse import quote
 
 import apsw
@@ -34,7 +34,19 @@ READER_PATIENCE_MS: Final = 5_000
 # What a WAL file shrinks to after a burst, once a checkpoint has emptied it.
 JOURNAL_SIZE_LIMIT: Final = 64 * 1024 * 1024
 
-Equip = Callable[[Connection], None]
+T = TypeVar("T")
+
+
+class Patience(Protocol):
+    """How the writer waits for other connections."""
+
+    def equip(self, connection: Connection) -> None:
+        """Let a new connection wait as the writer does."""
+        ...
+
+    def insist(self, action: Callable[[], T]) -> T:
+        """Repeat what a connection does not wait for by itself."""
+        ...
 
 
 class FileDatabase:
@@ -49,7 +61,7 @@ class FileDatabase:
         self.liveness = FileLiveness(path)
         self._inode: guard.Inode | None = None  # once it was opened
 
-    def connect_writer(self, equip: Equip, now: Instant) -> Connection:
+    def connect_writer(self, patience: Patience, now: Instant) -> Connection:
         """Open the file, make it where there is none, and bring the schema to this version.
 
         Raises:
@@ -59,10 +71,10 @@ class FileDatabase:
             UsageError: This process was forked from one that had it open.
         """
         if self._inode is None:
-            return self._connect_first(equip, now)
+            return self._connect_first(patience, now)
         try:
             self._recognise(self._inode)
-            return self._open(equip, now)
+            return patience.insist(lambda: self._open(patience, now))
         except (apsw.Error, OSError) as error:
             raise translated(error, self.path) from error
 
@@ -81,30 +93,33 @@ class FileDatabase:
             guard.remove(self._inode)
             self._inode = None
 
-    def _connect_first(self, equip: Equip, now: Instant) -> Connection:
-        try:
-            self._enter()
-            return self._open(equip, now)
-        except BaseException as error:
-            self.let_go()
-            if isinstance(error, (apsw.CantOpenError, apsw.ReadOnlyError, OSError)):
+    def _connect_first(self, patience: Patience, now: Instant) -> Connection:
+        with ExitStack() as undo:
+            undo.callback(self.let_go)
+            try:
+                self._enter()
+                connection = patience.insist(lambda: self._open(patience, now))
+            except (apsw.CantOpenError, apsw.ReadOnlyError, OSError) as error:
                 self._refuse(f"cannot be opened for writing ({error})", "Check its permissions.", error)
-            raise translated(error, self.path) from error
+            except apsw.Error as error:
+                raise translated(error, self.path) from error
+            undo.pop_all()
+            return connection
 
-    def _open(self, equip: Equip, now: Instant) -> Connection:
-        connection = connect(self.path, apsw.SQLITE_OPEN_READWRITE)
-        try:
-            equip(connection)
+    def _open(self, patience: Patience, now: Instant) -> Connection:
+        with ExitStack() as undo:
+            connection = connect(self.path, apsw.SQLITE_OPEN_READWRITE)
+            undo.callback(connection.close, True)
             _tune(connection)
+            # Behind the tuning: `wal_autocheckpoint` takes the hook that counts the WAL away.
+            patience.equip(connection)
             # Before the WAL is switched on: so the application_id is in the file itself, where a
             # look at the file's header finds it.
             migrate(connection, self.path, now)
             if connection.pragma("journal_mode", "wal") != "wal":
                 self._refuse("is on a file system without shared memory", "Put it on a local disk.")
-        except BaseException:
-            connection.close(True)
-            raise
-        return connection
+            undo.pop_all()
+            return connection
 
     def _enter(self) -> None:
         with guard.entering:
@@ -165,17 +180,21 @@ class MemoryDatabase:
         self.path = f"file:/perdure-{quote(label, safe='')}?vfs=memdb"
         self.liveness = MemoryLiveness(label)
 
-    def connect_writer(self, equip: Equip, now: Instant) -> Connection:
+    def connect_writer(self, patience: Patience, now: Instant) -> Connection:
         """Connect, and bring the schema to this version."""
-        flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
-        connection = connect(self.path, flags)
         try:
-            equip(connection)
-            migrate(connection, self.path, now)
-        except BaseException as error:
-            connection.close(True)
+            return patience.insist(lambda: self._open(patience, now))
+        except apsw.Error as error:
             raise translated(error, self.path) from error
-        return connection
+
+    def _open(self, patience: Patience, now: Instant) -> Connection:
+        with ExitStack() as undo:
+            connection = connect(self.path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI)
+            undo.callback(connection.close, True)
+            patience.equip(connection)
+            migrate(connection, self.path, now)
+            undo.pop_all()
+            return connection
 
     def let_go(self) -> None:
         """Drop the workers' locks. The last connection takes the database with it."""

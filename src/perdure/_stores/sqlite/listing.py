@@ -55,15 +55,18 @@ def _workflows(connection: Connection) -> Iterator[str]:
 
 
 def _page(connection: Connection, query: Query, workflow: str) -> Iterator[Record]:
+    return (record(row[:-1], row[-1]) for row in select(connection, *_page_sql(query, workflow)))
+
+
+def _page_sql(query: Query, workflow: str) -> tuple[str, list[Value]]:
     conditions = ["workflow = ?"]
     bindings: list[Value] = [workflow]
     _add_conditions(query, conditions, bindings)
-    sql = (
+    bindings.append(query.limit)
+    return (
         f"SELECT {COLUMNS}, {_OWNER} FROM perdure_executions WHERE {' AND '.join(conditions)}"
         " ORDER BY created_at DESC, id DESC LIMIT ?"
-    )
-    rows = select(connection, sql, (*bindings, query.limit))
-    return (record(row[:-1], row[-1]) for row in rows)
+    ), bindings
 
 
 def _add_conditions(query: Query, conditions: list[str], bindings: list[Value]) -> None:

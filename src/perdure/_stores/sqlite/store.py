@@ -332,7 +332,7 @@ class _Lanes:
 
     def __init__(self, database: FileDatabase | MemoryDatabase, clock: Clock, hints: list[Hint]) -> None:
         def connect_writer(writer: Writer) -> Connection:
-            return database.connect_writer(writer.equip, clock.now())
+            return database.connect_writer(writer, clock.now())
 
         self.writer = Writer("perdure-writer", database.path, connect_writer, hints, polls=database.polls)
         connect_reader = database.connect_reader

@@ -9,7 +9,11 @@ from perdure._stores.sqlite.driver import Connection, select
 from perdure._stores.sqlite.rows import worker
 from perdure._values.instant import Instant
 
-_REGISTER: Final = "INSERT INTO perdure_workers(id, host, pid, workflows, started_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
+# Again: with more workflows, which an engine may learn while it is open.
+_REGISTER: Final = (
+    "INSERT INTO perdure_workers(id, host, pid, workflows, started_at) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (id) DO UPDATE SET workflows = excluded.workflows WHERE retired_at IS NULL"
+)
 _ALIVE: Final = "SELECT 1 FROM perdure_workers WHERE id = ? AND retired_at IS NULL"
 _OTHERS: Final = "SELECT id FROM perdure_workers WHERE retired_at IS NULL AND id <> ?"
 _RETIRE: Final = "UPDATE perdure_workers SET retired_at = ? WHERE id = ? AND retired_at IS NULL RETURNING n"

@@ -17,7 +17,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import apsw
 
@@ -34,6 +34,7 @@ POLL_S: Final = 0.04
 # 16 MiB. A checkpoint writes each page once, however often it has changed: waiting saves writes.
 CHECKPOINT_PAGES: Final = 4_000
 
+T = TypeVar("T")
 Hint = tuple[asyncio.AbstractEventLoop, Callable[[], None]]
 
 _jitter: Final = random.Random()  # spreads retries, protects nothing
@@ -54,28 +55,25 @@ class Writer(Lane):
         self._hints = hints  # the store's own list: it grows while the thread runs
         self._data_version: int | None = None
         self._wal_pages = 0
-        self._give_up_at = 0.0
+        self._give_up_at = 0.0  # by the monotonic clock; set anew by everything that may have to wait
         self.nap_s = POLL_S if polls else None
-        super().__init__(name, path, lambda: connect(self))
+        super().__init__(name, path, lambda: self._connected(connect))
 
     def equip(self, connection: Connection) -> None:
         """Let a new connection wait for others as this lane does, and count its WAL."""
-        self._give_up_at = time.monotonic() + PATIENCE_S
         connection.set_busy_handler(self._wait)
         connection.set_wal_hook(self._count)
 
-    def insist(self, action: Callable[[], object]) -> None:
+    def insist(self, action: Callable[[], T]) -> T:
         """Repeat what the busy handler is not asked about, under the same patience."""
         tries = 0
         while True:
             try:
-                action()
+                return action()
             except BUSY:
                 if not self._wait(tries):
                     raise
                 tries += 1
-            else:
-                return
 
     def perform(self, connection: Connection, jobs: list[Job]) -> None:
         """Do the jobs in one transaction."""
@@ -94,6 +92,10 @@ class Writer(Lane):
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         if self.nap_s is not None:
             self._look(connection)
+
+    def _connected(self, connect: Callable[["Writer"], Connection]) -> Connection:
+        self._give_up_at = time.monotonic() + PATIENCE_S
+        return connect(self)
 
     def _transact(self, connection: Connection, jobs: list[Job]) -> None:
         connection.execute("BEGIN IMMEDIATE")

@@ -48,19 +48,20 @@ class TestStart:
     @scenario
     async def test_an_execution_is_born_owned_under_fence_one(self, scene: Scene) -> None:
         """With `start` the execution is born in this commit: owned by the worker under fence 1."""
-        life = await scene.running(await scene.worker())
+        life = await scene.running(await scene.worker(), began_at=scene.clock.now() - 1)
         record = await scene.record(life)
         assert (record.status, record.owner, record.fence) == (Status.RUNNING, "w1", 1)
-        assert record.began_at == scene.clock.now()
+        assert record.began_at == scene.clock.now() - 1
 
     @scenario
     async def test_an_execution_born_pending_has_no_owner(self, scene: Scene) -> None:
-        """Unless `status` is PENDING: anybody may claim it, and nobody has begun it."""
+        """With `status` PENDING nobody has run it: its fence is 0, and the first claim makes it 1."""
         await scene.worker()
-        life = await scene.pending()
+        life = await scene.pending(began_at=scene.clock.now())
         record = await scene.record(life)
-        assert (record.status, record.owner, record.began_at) == (Status.PENDING, None, None)
-        assert [record.execution_id for record in await scene.claim("w1")] == [life.execution_id]
+        assert (record.status, record.owner, record.began_at, record.fence) == (Status.PENDING, None, None, 0)
+        (claimed,) = await scene.claim("w1")
+        assert (claimed.execution_id, claimed.fence) == (life.execution_id, 1)
 
     @scenario
     async def test_a_delayed_start_is_born_suspended(self, scene: Scene) -> None:
@@ -71,6 +72,7 @@ class TestStart:
         assert answer.verdict is Verdict.STARTED
         record = await scene.record(life_of(start))
         assert (record.status, record.wake_at, record.owner, record.began_at) == (Status.SUSPENDED, due_at, None, None)
+        assert record.fence == 0
         assert await scene.store.next_wake() == due_at
 
     @scenario
@@ -81,6 +83,7 @@ class TestStart:
         await scene.commit("w1", born(start, Status.FAILED, exit=b'{"failure":[]}'))
         record = await scene.record(life_of(start))
         assert (record.status, record.owner, record.exit) == (Status.FAILED, None, b'{"failure":[]}')
+        assert record.fence == 1
         assert record.began_at == record.finished_at == scene.clock.now()
 
     @scenario
@@ -92,7 +95,7 @@ class TestStart:
         await scene.commit("w1", born(start, Status.SUSPENDED, wake_at=wake_at, waits=b'["approved"]'))
         record = await scene.record(life_of(start))
         assert (record.status, record.wake_at, record.waits) == (Status.SUSPENDED, wake_at, b'["approved"]')
-        assert record.began_at == scene.clock.now()
+        assert (record.began_at, record.fence) == (scene.clock.now(), 1)
 
     @scenario
     async def test_a_second_start_of_an_id_joins(self, scene: Scene) -> None:

@@ -108,7 +108,7 @@ class TestJournal:
 
     @scenario
     async def test_work_goes_on_after_refused_data(self, scene: Scene) -> None:
-        """R44 in small: what was refused does not stand in the way of what is good."""
+        """What was refused does not stand in the way of what is good."""
         life = await scene.running(await scene.worker())
         commit = life.commit(entries=1)
         entry = commit.entries[0]

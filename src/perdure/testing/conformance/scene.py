@@ -4,7 +4,7 @@ import asyncio
 import functools
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol, Self
 
 from perdure._ids import new_execution_id
@@ -181,7 +181,7 @@ class Scene:
         """Start an execution that waits for a claim."""
         start = new_start(**more)
         await self.commit("nobody", born(start, Status.PENDING))
-        return life_of(start)
+        return replace(life_of(start), fence=0)
 
     async def suspended(self, worker_id: WorkerId, *, wake_at: Instant | None = None) -> Life:
         """Start an execution and suspend it."""

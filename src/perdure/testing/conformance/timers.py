@@ -1,6 +1,5 @@
 """Timers and those who are held: who wakes when, and who does not."""
 
-from perdure._model.records import Commit
 from perdure._model.status import Held, Status
 from perdure.testing.conformance.scene import SECOND, WORKFLOW, Scene, born, life_of, new_start, scenario
 
@@ -164,7 +163,7 @@ class TestHeld:
         await scene.kill("dead")
         await scene.store.take_over("w1")
         life.claimed((await scene.claim("w1"))[0])
-        held: Commit = life.commit(Status.SUSPENDED, held=Held.CRASHES, exit=b"{}")
+        held = life.commit(Status.SUSPENDED, held=Held.CRASHES, exit=b"{}")
         await scene.commit("w1", held)
         before = await scene.store.resume(life.execution_id)
         assert before is not None

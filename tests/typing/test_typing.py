@@ -1,0 +1,67 @@
+"""The public face checks as it says: right uses without one error, wrong uses each with its own, in both checkers."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RIGHT = "tests/typing/right.py"
+WRONG = "tests/typing/wrong.py"
+
+CHECKERS = {
+    "pyright": [sys.executable, "-m", "pyright", "--project", "pyproject.toml"],
+    # Without its cache: with one, two test runs at a time would write it together.
+    "mypy": [sys.executable, "-m", "mypy", "--no-error-summary", "--hide-error-context", "--cache-dir", "/dev/null"],
+}
+MARKS = {
+    "pyright": re.compile(r"# pyright: ignore\[[\w, ]+\]"),
+    "mypy": re.compile(r"# type: ignore\[[\w, -]+\]"),
+}
+
+# A known limit: lines of wrong.py that only pyright finds, by a piece of their text.
+ONLY_PYRIGHT = ("idempotency_key=key_of_an_order", "match exit:")
+
+
+def complaints(checker: str, *files: str) -> str:
+    ran = subprocess.run([*CHECKERS[checker], *files], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode in (0, 1), ran.stdout + ran.stderr
+    return "" if ran.returncode == 0 else ran.stdout
+
+
+def lines_of(path: str) -> list[str]:
+    return (ROOT / path).read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.timeout(120)  # a checker starts cold, and is compiled code only in part
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_right_uses_check_and_wrong_ones_are_found(checker: str):
+    """None missing, none extra: a mark that ignores nothing is an error of its own, in both checkers."""
+    assert complaints(checker, RIGHT, WRONG) == ""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_without_its_marks_every_wrong_line_is_reported_and_no_other(checker: str, tmp_path: Path):
+    """The same by counting, so that it does not hang on a setting that a checker may lose."""
+    expected = {number for number, line in enumerate(lines_of(WRONG), 1) if MARKS[checker].search(line)}
+    unmarked = tmp_path / "unmarked.py"
+    unmarked.write_text("\n".join(re.sub(r"# (pyright|type): ignore\S.*", "", line) for line in lines_of(WRONG)))
+    said = complaints(checker, str(unmarked))
+    assert {int(number) for number in re.findall(r"unmarked\.py:(\d+)(?::\d+)?(?: -|:) error", said)} == expected
+
+
+def test_both_checkers_find_what_is_wrong():
+    marked = [line for line in lines_of(WRONG) if any(mark.search(line) for mark in MARKS.values())]
+    one_sided = [line for line in marked if not all(mark.search(line) for mark in MARKS.values())]
+    assert len(marked) > 150
+    assert [line for line in one_sided if not any(known in line for known in ONLY_PYRIGHT)] == []
+    assert len(one_sided) == len(ONLY_PYRIGHT)
+
+
+def test_right_uses_are_right_without_help():
+    text = "\n".join(lines_of(RIGHT))
+    assert "ignore[" not in text
+    assert "cast(" not in text

@@ -1,0 +1,462 @@
+"""Schemas: values of every kind of type go into JSON and come back as they were, or are refused with a reason."""
+
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import json
+import math
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    RootModel,
+    SecretStr,
+    ValidationInfo,
+    computed_field,
+    field_serializer,
+    field_validator,
+)
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+from typing_extensions import TypedDict
+
+from perdure._values.schema import Schema
+from perdure.errors import DefinitionError, PayloadError
+
+OWNER = 'Activity "charge"'
+T = TypeVar("T")
+
+
+class Color(enum.Enum):
+    RED = "red"
+    BLUE = 2
+
+
+class Tag(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    name: str
+
+
+class Order(BaseModel):
+    order_id: str
+    amount_cents: int = 0
+    tags: set[str] = set()
+    parent: "Order | None" = None
+
+
+class Box(BaseModel, Generic[T]):
+    content: T
+
+
+class Measured(BaseModel):
+    value: float
+    maybe: float | None = None
+    more: dict[str, Any] = {}
+
+
+class Tags(RootModel[set[str]]):
+    def __iter__(self) -> Any:
+        return iter(self.root)
+
+
+class Blob(BaseModel):
+    data: bytes
+
+
+class Base64Blob(BaseModel):
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+    data: bytes
+
+
+class Aliased(BaseModel):
+    both: int = Field(alias="Both")
+    written: int = Field(1, serialization_alias="Written")
+    read: int = Field(2, validation_alias="Read")
+
+
+class Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    side: int
+
+    @computed_field
+    @property
+    def area(self) -> int:
+        return self.side**2
+
+
+class Open(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    raw: bytes = b""
+    names: frozenset[str] = frozenset()
+
+
+@dataclasses.dataclass(slots=True, frozen=True)
+class Slotted:
+    names: frozenset[str]
+
+
+@pydantic_dataclass
+class Checked:
+    names: set[str]
+    order: Order | None = None
+
+
+class Struct(TypedDict):
+    raw: bytes
+    names: set[str]
+
+
+class Pair(NamedTuple):
+    raw: bytes
+    names: frozenset[str] = frozenset()
+
+
+WORDS = frozenset(["the", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog"])
+
+VALUES: list[tuple[Any, Any]] = [
+    (None, None),
+    (type(None), None),
+    (int, 2**80),
+    (float, 0.1),
+    (float, math.inf),
+    (str, "ü\N{PACKAGE}\0"),
+    (bool, True),
+    (bytes, b"\xff\x00"),
+    (list[bytes], [b"\xff"]),
+    (dict[int, str], {1: "a"}),
+    (tuple[int, str], (1, "a")),
+    (set[int], {3, 1, 2}),
+    (set[Tag], {Tag(name="a"), Tag(name="b")}),
+    (frozenset[frozenset[str]], frozenset({frozenset({"a", "b"}), frozenset({"c"})})),
+    (str | None, None),
+    (int | str, "5"),
+    (Literal["a", 1], 1),
+    (Color, Color.BLUE),
+    (list[Color], [Color.RED]),
+    (dt.datetime, dt.datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=dt.UTC)),
+    (dt.datetime, dt.datetime(2026, 1, 2)),  # noqa: DTZ001 - naive ones come back naive
+    (dt.date, dt.date(2026, 1, 2)),
+    (dt.timedelta, dt.timedelta(days=-1, microseconds=1)),
+    (decimal.Decimal, decimal.Decimal("1.10")),
+    (uuid.UUID, uuid.UUID(int=7)),
+    (Order, Order(order_id="1", parent=Order(order_id="0", tags={"x", "y"}))),
+    (list[Order], [Order(order_id="1")]),
+    (Box[int], Box[int](content=1)),
+    (Box[Order], Box[Order](content=Order(order_id="1", tags={"b", "a"}))),
+    (Order | Tag, Tag(name="x")),
+    (Tags, Tags({"b", "a"})),
+    (Base64Blob, Base64Blob(data=b"\xff")),
+    (Blob, Blob(data=b"text")),
+    (Aliased, Aliased(Both=1, written=2, Read=3)),
+    (Closed, Closed(side=2)),
+    (Open, Open(a=1, b=[2])),  # type: ignore[call-arg]
+    (Point, Point(1, b"\xff", frozenset("ab"))),
+    (Slotted, Slotted(frozenset("ab"))),
+    (list[Point], [Point(1)]),
+    (Checked, Checked({"a"}, Order(order_id="1"))),
+    (Struct, {"raw": b"\xff", "names": {"a"}}),
+    (Pair, Pair(b"\xff", frozenset("ab"))),
+    (Sequence[int], [1, 2]),
+    (Mapping[str, int], {"a": 1}),
+    (Any, {"a": [1, None, "x", 0.5, True]}),
+    (dict, {"a": [1]}),
+    (list, [1, "a"]),
+    (object, {"a": 1}),
+    (Annotated[int, Field(gt=0)], 1),
+]
+
+
+@pytest.mark.parametrize(("type_", "value"), VALUES, ids=[f"{n}-{type_}" for n, (type_, _) in enumerate(VALUES)])
+def test_a_value_comes_back_as_it_was(type_: Any, value: Any) -> None:
+    """R10: live code and replay see the same; what is stored is JSON that any program reads."""
+    schema = Schema(type_, OWNER)
+    raw, back = schema.round_trip(value)
+    assert back == value
+    assert type(back) is type(value)
+    assert schema.encode(back) == raw
+    json.loads(raw, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
+
+
+@given(st.lists(st.builds(Order, order_id=st.text(), amount_cents=st.integers(), tags=st.sets(st.text()))))
+def test_any_model_comes_back(orders: list[Order]) -> None:
+    """R10."""
+    assert ORDERS.round_trip(orders)[1] == orders
+
+
+@given(st.floats() | st.lists(st.floats()))
+def test_any_float_comes_back(value: Any) -> None:
+    """Also those that JSON has no word for."""
+    assert repr(FLOATS.round_trip(value)[1]) == repr(value)
+
+
+ORDERS = Schema(list[Order], OWNER)
+FLOATS = Schema(float | list[float], OWNER)
+
+
+@pytest.mark.parametrize(
+    ("type_", "value", "becomes"),
+    [
+        (int, "5", 5),
+        (int, 5.0, 5),
+        (Order, {"order_id": "1"}, Order(order_id="1")),
+        (list[int], (1, 2), [1, 2]),
+        (tuple[int, ...], [1, 2], (1, 2)),
+        (Point, {"x": 1}, Point(1)),
+        (dt.date, "2026-01-02", dt.date(2026, 1, 2)),
+        (Any, (1, 2), [1, 2]),
+    ],
+)
+def test_a_value_that_is_almost_of_the_type_is_made_so(type_: Any, value: Any, becomes: Any) -> None:
+    """As pydantic does for what it reads: the body sees the annotated type."""
+    assert Schema(type_, OWNER).round_trip(value)[1] == becomes
+
+
+def test_a_model_that_was_changed_behind_pydantics_back_is_looked_at() -> None:
+    """A model's fields are not validated when they are set."""
+    order = Order(order_id="1")
+    order.amount_cents = "5"  # type: ignore[assignment]
+    assert Schema(Order, OWNER).round_trip(order)[1].amount_cents == 5
+    order.amount_cents = "many"  # type: ignore[assignment]
+    with pytest.raises(PayloadError) as refused:
+        Schema(Order, OWNER).encode(order)
+    assert refused.value.fields == ("amount_cents",)
+
+
+@pytest.mark.parametrize(
+    ("type_", "value", "field"),
+    [
+        (int, "many", None),
+        (None, 3, None),
+        (Order, {"order_id": 3}, "order_id"),
+        (list[Order], [{"order_id": "1"}, {}], "1.order_id"),
+        (dict[str, list[int]], {"a": [1, "x"]}, "a.1"),
+        (Any, object(), None),
+    ],
+)
+def test_a_value_of_another_type_is_refused_by_owner_and_field(type_: Any, value: Any, field: str | None) -> None:
+    """An error names whose schema and which field."""
+    with pytest.raises(PayloadError) as refused:
+        Schema(type_, OWNER).encode(value)
+    assert refused.value.owner == OWNER
+    assert str(refused.value).startswith(OWNER)
+    assert refused.value.fields == (() if field is None else (field,))
+    assert (field or "value") in str(refused.value)
+
+
+def test_the_value_itself_is_not_in_the_message() -> None:
+    """It goes to logs, and payloads hold what must not go there."""
+    with pytest.raises(PayloadError) as refused:
+        Schema(Order, OWNER).validate({"order_id": ["4111-1111"]})
+    assert "4111" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("type_", "value", "said"),
+    [(Annotated[int, Field(gt=0)], -1, "greater than 0"), (Literal["a"], "b", "should be 'a'")],
+)
+def test_a_result_that_its_type_would_not_read_is_refused(type_: Any, value: Any, said: str) -> None:
+    """R10: pydantic checks neither when it writes, but what replay could not read must not be recorded."""
+    with pytest.raises(PayloadError, match=said):
+        Schema(type_, OWNER).round_trip(value)
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b'"x"', b"null", b"[1", b"\xff", b"NaN"])
+def test_bytes_that_are_not_of_the_type_are_refused(raw: bytes) -> None:
+    """R40."""
+    with pytest.raises(PayloadError, match="charge"):
+        Schema(int, OWNER).decode(raw)
+
+
+def test_what_users_validators_and_serializers_raise_is_refused_too() -> None:
+    """R40: a KeyError in a validator must hold one execution and not end the engine."""
+
+    class Rough(BaseModel):
+        name: str
+
+        @field_validator("name")
+        @classmethod
+        def look_up(cls, name: str, info: ValidationInfo) -> str:
+            if name == "x":
+                raise KeyError(name)
+            return name
+
+        @field_serializer("name")
+        def refuse(self, name: str) -> str:
+            if name == "y":
+                raise LookupError(name)
+            return name
+
+    schema = Schema(Rough, OWNER)
+    with pytest.raises(PayloadError, match="KeyError"):
+        schema.decode(b'{"name":"x"}')
+    with pytest.raises(PayloadError, match="KeyError"):
+        schema.validate({"name": "x"})
+    with pytest.raises(PayloadError, match="LookupError"):
+        schema.encode(Rough(name="y"))
+
+
+def test_a_circle_is_refused() -> None:
+    circle: list[Any] = []
+    circle.append(circle)
+    with pytest.raises(PayloadError, match="Circular"):
+        Schema(Any, OWNER).encode(circle)
+
+
+def test_bytes_in_a_model_without_configuration_say_what_to_set() -> None:
+    """A model's own configuration stands."""
+    with pytest.raises(PayloadError, match="ser_json_bytes="):
+        Schema(Blob, OWNER).encode(Blob(data=b"\xff"))
+
+
+@pytest.mark.parametrize("type_", [str, Any, Order | str])
+def test_half_a_surrogate_pair_is_refused_in_words(type_: Any) -> None:
+    with pytest.raises(PayloadError, match="surrogate"):
+        Schema(type_, OWNER).encode("half \ud800")
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    ("type_", "make", "field"),
+    [
+        (Measured, lambda number: Measured(value=number), "value"),
+        (Measured, lambda number: Measured(value=1, maybe=number), "maybe"),
+        (Measured, lambda number: Measured(value=1, more={"x": [0, number]}), "more.x.1"),
+        (list[Measured], lambda number: [Measured(value=1, maybe=number)], "0.maybe"),
+        (Any, lambda number: {"a": number}, "a"),
+        (Open, lambda number: Open(a=number), "a"),
+        (Any, lambda number: Measured(value=1, maybe=number), "maybe"),
+        (float | str, lambda number: number, None),
+    ],
+    ids=["model", "optional field", "nested", "list", "any", "open model", "model as any", "union"],
+)
+def test_a_float_that_would_come_back_as_something_else_is_refused(
+    number: float, type_: Any, make: Any, field: str | None
+) -> None:
+    """pydantic writes null in a model, and a string where there is no schema, without a word."""
+    with pytest.raises(PayloadError) as refused:
+        Schema(type_, OWNER).round_trip(make(number))
+    assert refused.value.fields == (() if field is None else (field,))
+
+
+def test_texts_that_look_like_lost_values_are_none() -> None:
+    """The check for lost floats and secrets must not take away what is fine."""
+    value = {"a": "NaN", "b": None, "c": "-Infinity", "d": "**********"}
+    assert Schema(Any, OWNER).round_trip(value)[1] == value
+    assert Schema(Measured, OWNER).round_trip(Measured(value=1, more=value))[1].more == value
+
+
+def test_a_secret_is_refused() -> None:
+    """pydantic writes stars, and stars would come back."""
+
+    class Login(BaseModel):
+        password: SecretStr
+
+    with pytest.raises(PayloadError, match="secret") as refused:
+        Schema(Login, OWNER).encode(Login(password=SecretStr("x")))
+    assert refused.value.fields == ("password",)
+
+
+SETS = """
+from tests.unit.values import test_schema as t
+from perdure._values.schema import Schema
+from perdure._values.struct import StructSchema
+W = set(t.WORDS)
+order = t.Order(order_id="1", tags=W, parent=t.Order(order_id="0", tags=W))
+for type_, value in [
+    (set[str], W), (t.Order, order), (list[t.Order], [order]), (t.Box[t.Order], t.Box[t.Order](content=order)),
+    (t.Tags, t.Tags(W)), (t.Point, t.Point(1, names=frozenset(W))), (t.Slotted, t.Slotted(frozenset(W))),
+    (t.Checked, t.Checked(W, order)), (t.Struct, {"raw": b"", "names": W}), (t.Pair, t.Pair(b"", frozenset(W))),
+    (dict[str, set[str]], {"a": W}), (t.Any, [{"a": W}, (W, 1), order]), (t.Open, t.Open(names=W)),
+    (set[t.Tag], {t.Tag(name=word) for word in W}), (set[frozenset[str]], {frozenset(W), frozenset("abc")}),
+    (set[int | str], W | {1, 2}), (t.Order | t.Tag, order), (t.Mapping[int, set[str]], {3: W, 1: W}),
+]:
+    print(Schema(type_, "A").encode(value))
+print(StructSchema({"names": set[str]}, "A").encode({"names": W}))
+"""
+
+
+def test_sets_are_encoded_alike_in_every_process() -> None:
+    """R2: whatever the hash seed, and wherever the set stands."""
+    written = {
+        subprocess.run(
+            [sys.executable, "-c", SETS],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(written) == 1
+    (lines,) = written
+    assert lines.splitlines()[0] == str(json.dumps(sorted(WORDS), separators=(",", ":")).encode())
+    assert len(lines.splitlines()) == 19
+
+
+def test_equal_bytes_or_equal_values_are_the_same() -> None:
+    """R2."""
+    schema = Schema(Order, OWNER)
+    assert schema.same(b'{"order_id":"1"}', b'{"order_id":"1"}')
+    assert schema.same(b'{"order_id":"1"}', b'{"order_id":"1","amount_cents":0,"tags":[]}')
+    assert schema.same(b'{"order_id":"1","tags":["a","b"]}', b'{"tags":["b","a"],"order_id":"1"}')
+    assert not schema.same(b'{"order_id":"1"}', b'{"order_id":"2"}')
+
+
+def test_bytes_that_cannot_be_read_are_the_same_as_nothing_else() -> None:
+    """R2, R40."""
+    assert not Schema(int, OWNER).same(b'"x"', b"1")
+    assert Schema(int, OWNER).same(b'"x"', b'"x"')
+
+
+def test_differing_fields_are_named() -> None:
+    """R2: the warning names them."""
+    schema = Schema(Order, OWNER)
+    assert schema.differing_fields(b'{"order_id":"1","amount_cents":5}', b'{"order_id":"2"}') == (
+        "order_id",
+        "amount_cents",
+    )
+    nested = b'{"order_id":"1","parent":{"order_id":"%s"}}'
+    assert schema.differing_fields(nested % b"a", nested % b"b") == ("parent.order_id",)
+    assert schema.differing_fields(b'{"order_id":"1"}', b'{"order_id":"1","tags":[]}') == ()
+    assert Schema(int, OWNER).differing_fields(b"1", b"2") == ("",)
+    assert Schema(Order, OWNER).differing_fields(b'{"gone":1,"order_id":3}', b'{"order_id":"3"}')[0] == "gone"
+
+
+class Unknown:
+    pass
+
+
+@pytest.mark.parametrize(
+    "type_", [Unknown, list[Unknown], "Nowhere", type("X", (), {})()], ids=["class", "list", "text", "object"]
+)
+def test_a_type_that_pydantic_cannot_handle_is_refused_with_its_owner(type_: Any) -> None:
+    """At the definition, and not when the first execution ends."""
+    with pytest.raises(DefinitionError) as refused:
+        Schema(type_, OWNER)
+    assert refused.value.owner == OWNER
+    assert "\n" not in str(refused.value)
+
+
+def test_a_dataclass_keeps_a_configuration_of_its_own() -> None:
+    """Ours is for types that have none."""
+
+    @pydantic_dataclass(config=ConfigDict(ser_json_bytes="hex", val_json_bytes="hex"))
+    class Hex:
+        data: bytes
+
+    assert Schema(Hex, OWNER).round_trip(Hex(b"\xff")) == (b'{"data":"ff"}', Hex(b"\xff"))
