@@ -32,7 +32,7 @@ from perdure._values.duration import Duration, to_timedelta
 from perdure._values.exit import Complete, Failure, Poll, Suspended
 from perdure._values.exit_codec import decode_loosely
 from perdure._values.instant import Instant, from_datetime
-from perdure.errors import ExecutionNotFoundError, UsageError
+from perdure.errors import ExecutionNotFoundError, UsageError, WorkflowIOError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -128,6 +128,7 @@ class WorkflowEngine:
     # Lifecycle -----------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
+        _outside_of_bodies("opening it")
         if self._open:
             raise UsageError("This engine is open already.")
         if self._service.stopping:
@@ -165,6 +166,7 @@ class WorkflowEngine:
 
     async def drain(self, timeout: Duration = "30 seconds") -> bool:
         """Claim and begin nothing new, and wait for running activities; whether all ended in time."""
+        _outside_of_bodies("drain()")
         return await self._service.drain(to_timedelta(timeout))
 
     def blocking(self) -> "BlockingEngine":
@@ -187,12 +189,14 @@ class WorkflowEngine:
         Raises:
             ExecutionNotFoundError: There is no such execution.
         """
+        _outside_of_bodies("resume()")
         await self._service.resume_execution(execution_id)
 
     # Looking -------------------------------------------------------------------------------------
 
     async def poll(self, execution_id: str, /) -> Poll[Any]:
         """None (unknown, or running), `Suspended(cause)` or `Complete(exit)`, with a success as plain JSON."""
+        _outside_of_bodies("poll()")
         record = await self._service.record(execution_id)
         if record is None:
             return None
@@ -209,6 +213,7 @@ class WorkflowEngine:
         Raises:
             ExecutionNotFoundError: There is no such execution.
         """
+        _outside_of_bodies("describe()")
         return info(await self._existing(execution_id))
 
     async def journal(self, execution_id: str, /) -> list[JournalEntry]:
@@ -217,6 +222,7 @@ class WorkflowEngine:
         Raises:
             ExecutionNotFoundError: There is no such execution.
         """
+        _outside_of_bodies("journal()")
         record = await self._existing(execution_id)
         histories = await self._service.store.load([(record.incarnation, 0)])
         return [journal_entry(entry) for entry in histories[0].entries]
@@ -232,6 +238,7 @@ class WorkflowEngine:
         limit: int | None = None,
     ) -> AsyncIterator[ExecutionInfo]:
         """Executions, newest first, that meet all conditions; read page by page."""
+        _outside_of_bodies("executions()")
         name = workflow.name if isinstance(workflow, Workflow) else workflow
         left, after = limit, None
         while left is None or left > 0:
@@ -295,6 +302,7 @@ class WorkflowEngine:
         await self._service.resume_execution(execution_id)
 
     def _check_open(self) -> None:
+        _outside_of_bodies("asking it")
         if not self._open:
             raise UsageError("This engine is not open. Use it inside `async with engine:`.")
 
@@ -316,6 +324,12 @@ def current_engine() -> WorkflowEngine:
     found = ambient.find_engine()
     assert isinstance(found, WorkflowEngine)
     return found
+
+
+def _outside_of_bodies(what: str) -> None:
+    # Not only would a replay be answered otherwise (R42): the answer would be sought on the body's own loop.
+    if ambient.host.get() is not None:
+        raise WorkflowIOError(f"A workflow body cannot use an engine ({what}). Move it to an activity.")
 
 
 def _settings(options: EngineOptions) -> Settings:
@@ -437,6 +451,18 @@ class BlockingEngine:
 
         return self._submit(called())
 
+    def register(self, *registrations: Registration) -> None:
+        """Take more workflows.
+
+        Raises:
+            DefinitionError: Two have one name.
+        """
+
+        async def registered() -> None:
+            self.engine.register(*registrations)
+
+        self.call(registered)
+
     @_blocking(WorkflowEngine.execute)
     def execute(self) -> Any: ...
 
@@ -492,6 +518,11 @@ class BlockingEngine:
         asyncio.set_event_loop(loop)
         loop.call_soon(opened.set)
         loop.run_forever()
+        # Whoever still waits for a `call` in another thread would wait for ever on a closed loop.
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
 

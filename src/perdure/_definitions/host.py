@@ -26,7 +26,9 @@ class Call:
     replay (asyncio keeps what it waits for in sets).
     """
 
-    __slots__ = ("asked_at", "attempt", "due_at", "future", "hash", "input", "interruptions", "kind", "name", "occurrence")
+    __slots__ = (
+        "asked_at", "attempt", "due_at", "failed_at", "future", "hash", "input", "interruptions", "kind", "name", "occurrence",
+    )  # fmt: skip
 
     # Whether another input under the same name is another step. Timers say no: a changed duration
     # does not make a named sleep another one.
@@ -45,6 +47,7 @@ class Call:
         self.asked_at: Instant = 0  # the time of the turn in which it was first awaited
         self.attempt = 1  # the attempt that is to be made, or is being made, now
         self.interruptions = 0  # how many recorded attempts were cut off from inside (R13)
+        self.failed_at: Instant | None = None  # when an attempt failed first; a fixed schedule's grid begins there
         self.due_at: Instant | None = None  # when that attempt may begin, or when a timer fires
 
     def __hash__(self) -> int:

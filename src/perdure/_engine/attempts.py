@@ -95,7 +95,7 @@ class Attempt:
     """A running attempt. It is the `AttemptScope` of the activity in it."""
 
     __slots__ = (
-        "_abandon_alarm", "_alarm", "_last_details", "_noted_at", "_owner", "_placed", "_recalls", "_shop", "_task", "_timed_out", "_unwritten", "_work",
+        "_abandon_alarm", "_alarm", "_allowed_ms", "_last_details", "_noted_at", "_owner", "_placed", "_recalls", "_shop", "_task", "_timed_out", "_unwritten", "_work",
         "attempt", "call", "cut_off", "over",
     )  # fmt: skip
 
@@ -109,6 +109,8 @@ class Attempt:
         self._alarm: Alarm | None = None
         self._abandon_alarm: Alarm | None = None
         self._timed_out = False
+        # The timeout that counts for it: its own, or the one of all attempts together.
+        self._allowed_ms = 0
         # Whether it has one of the engine's places; it has none while it sleeps.
         self._placed = False
         # An earlier attempt may have noted its progress; read before this one begins.
@@ -191,13 +193,13 @@ class Attempt:
             _failpoints.reach("effect.after")
         except asyncio.CancelledError as error:
             if self._timed_out:
-                return self._failed(self._timeout_error(activity))
+                return self._failed(self._timeout_error())
             # Nobody outside has cancelled it, so it was the function itself (R13).
             return None if self.cut_off else self._failed(error)
         except BaseException as raised:  # noqa: BLE001 - this is the attempt; SystemExit in it is a defect of it (R9)
-            error = self._timeout_error(activity) if self._timed_out else raised
+            error = self._timeout_error() if self._timed_out else raised
             return None if self.cut_off else self._failed(error)
-        return self._failed(self._timeout_error(activity)) if self._timed_out else self._succeeded(activity, value)
+        return self._failed(self._timeout_error()) if self._timed_out else self._succeeded(activity, value)
 
     async def _on_thread(self, activity: Activity[..., Any]) -> Any:
         call = self.call
@@ -211,8 +213,7 @@ class Attempt:
             self._work = None
 
     def _leave_thread(self) -> None:
-        if self._work is not None and not self._work.future.done():
-            self._shop.threads.abandon(self._work)
+        if self._work is not None and not self._work.over and self._shop.threads.abandon(self._work):
             logger.warning(
                 "activity %r of %s %s still runs on its thread; its attempt is over and its result will be ignored",
                 self.name, self._owner.workflow, self._owner.execution_id,
@@ -228,18 +229,17 @@ class Attempt:
 
     # Timeouts ------------------------------------------------------------------------------------
 
-    def _limit_ms(self, activity: Activity[..., Any]) -> int | None:
-        """How long this attempt may take: its own timeout, or what is left for all of them (R11)."""
-        limit = activity.timeout_ms
-        if activity.total_timeout_ms is not None:
-            left = self.call.asked_at + activity.total_timeout_ms - self._shop.clock.now()
-            limit = left if limit is None else min(limit, left)
-        return limit
-
     def _arm_timeout(self, activity: Activity[..., Any]) -> None:
-        limit = self._limit_ms(activity)
-        if limit is not None:
-            self._alarm = self._shop.clock.call_at(self._shop.clock.now() + limit, self._expire)
+        """End it after its own timeout, or when all attempts together have used up theirs (R11)."""
+        now = self._shop.clock.now()
+        limits: list[tuple[int, int]] = []
+        if activity.timeout_ms is not None:
+            limits.append((activity.timeout_ms, activity.timeout_ms))
+        if activity.total_timeout_ms is not None:
+            limits.append((self.call.asked_at + activity.total_timeout_ms - now, activity.total_timeout_ms))
+        if limits:
+            left, self._allowed_ms = min(limits)
+            self._alarm = self._shop.clock.call_at(now + left, self._expire)
 
     def _expire(self) -> None:
         assert self._task is not None
@@ -252,12 +252,14 @@ class Attempt:
             "activity %r of %s %s did not end within %s after its timeout; it is left to itself",
             self.name, self._owner.workflow, self._owner.execution_id, describe_ms(CLEAN_UP_MS),
         )  # fmt: skip
-        self._end(self._failed(self._timeout_error(self.call.activity)))
+        self._end(self._failed(self._timeout_error()))
 
-    def _timeout_error(self, activity: Activity[..., Any]) -> ActivityTimeout:
-        limit = activity.timeout_ms if activity.timeout_ms is not None else activity.total_timeout_ms
+    def _timeout_error(self) -> ActivityTimeout:
         return ActivityTimeout(
-            f"Activity {self.name!r} did not end within {describe_ms(limit or 0)} (attempt {self.attempt})."
+            f"Activity {self.name!r} did not end within {describe_ms(self._allowed_ms)} (attempt {self.attempt}).",
+            activity=self.name,
+            attempt=self.attempt,
+            timeout_ms=self._allowed_ms,
         )
 
     # Exits -----------------------------------------------------------------------------------------

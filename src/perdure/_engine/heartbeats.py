@@ -14,6 +14,8 @@ from perdure.errors import StoreUnavailableError
 
 logger = logging.getLogger("perdure")
 
+PAUSE_S = 0.25
+
 Step = tuple[bytes, str, int]  # incarnation, name, occurrence
 
 
@@ -41,8 +43,14 @@ class Heartbeats:
 
     async def recall(self, attempt: Progressing) -> bytes | None:
         """What was noted last for this step."""
-        noted = self._noted.get(attempt.step)
-        return noted if noted is not None else await self._store.heartbeat(*attempt.step)
+        while True:
+            noted = self._noted.get(attempt.step)
+            try:
+                return noted if noted is not None else await self._store.heartbeat(*attempt.step)
+            except StoreUnavailableError as error:
+                # Without it the attempt would begin from nothing, so it begins later.
+                logger.warning("the store does not answer; an attempt waits for its last heartbeat: %s", error)
+                await asyncio.sleep(PAUSE_S)
 
     async def settled(self) -> None:
         """Wait until everything noted is written."""

@@ -30,7 +30,8 @@ def next_attempt_at(
     failures = call.attempt - call.interruptions
     if not can_retry or activity.retry is None or not _wanted(call, error):
         return cause, None
-    delay = activity.retry.delay_ms(failures, now - call.asked_at, random.random())
+    elapsed_ms = 0 if call.failed_at is None else now - call.failed_at
+    delay = activity.retry.delay_ms(failures, elapsed_ms, random.random())
     if delay is None:
         return cause, None
     if isinstance(error, RetryAfter):

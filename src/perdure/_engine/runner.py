@@ -29,7 +29,7 @@ from perdure._model.status import Held, Status, is_final
 from perdure._values.cause import Cause, Die
 from perdure._values.exit_codec import ExitCodec
 from perdure._values.instant import Instant
-from perdure.errors import Defect, OutcomeUnknown, PayloadError, StoreRefusedError
+from perdure.errors import Defect, OutcomeUnknown, PayloadError, StoreRefusedError, StoreUnavailableError
 
 Implementation = WorkflowImplementation[..., Any]
 
@@ -42,6 +42,11 @@ class Keeper(Protocol):
 
     @property
     def committer(self) -> Committer: ...
+
+    @property
+    def payload_limit(self) -> int:
+        """The largest encoded result in bytes."""
+        ...
 
     @property
     def stopping(self) -> bool:
@@ -62,6 +67,14 @@ class Keeper(Protocol):
 
     def begin_attempt(self, call: ActivityCall, runner: "Runner", /) -> Attempt:
         """Start an attempt of a call."""
+        ...
+
+    def calmed(self, runner: "Runner", /) -> None:
+        """It has got on since its claim: the crashes that were counted against it are forgiven (R41)."""
+        ...
+
+    def stored(self, start: Start, /) -> None:
+        """An execution is in the store, for whoever has room; or for its time, if it is delayed."""
         ...
 
     def left(self, runner: "Runner", commit: Commit | None, /) -> None:
@@ -231,7 +244,7 @@ class Runner:
 
     def convict(self, crashes: int) -> None:
         """Hold it without running it: it has ended its worker too often (R41)."""
-        commit = Commit(self.execution_id, self.incarnation, self.fence, self.seen, Status.RUNNING, calm=True)
+        commit = Commit(self.execution_id, self.incarnation, self.fence, self.seen, Status.RUNNING)
         self._hold(commit, Held.CRASHES, Defect("Crashes", _crashes(self.workflow, crashes)))
         self._submit(commit)
 
@@ -354,14 +367,15 @@ class Runner:
 
     def _in_hand(self, kernel: Kernel) -> bool:
         """Whether it keeps its worker: an activity runs, or the nearest wait is an in-memory one (R5)."""
-        now = kernel.now()
+        now, clock_now = kernel.now(), self._keeper.clock.now()
         nearest: Instant | None = None
         keeps = False
         for call in kernel.steps.waiting.values():
             due = call.due_at
+            # A due time that has passed is the one of an attempt that runs, or begins with this commit.
+            if call.kind is Kind.ACTIVITY and (due is None or due <= clock_now):
+                return True
             if due is None:
-                if call.kind is Kind.ACTIVITY:
-                    return True
                 continue
             if nearest is None or due < nearest:
                 nearest = due
@@ -381,12 +395,22 @@ class Runner:
         codec = self.implementation.codec
         try:
             commit.exit, _ = codec.success(kernel.result())
+            self._check_size(commit.exit)
             commit.status = Status.SUCCEEDED
         except asyncio.CancelledError:
             # Nobody has interrupted it, so the body itself has let a cancellation out (R32).
             self._fail(commit, Cause.die(Defect("CancelledError", _cancelled(self.workflow))))
         except BaseException as error:  # noqa: BLE001 - this is the body's end; SystemExit in it is a defect of it (R9)
             self._fail(commit, codec.cause_of(error))
+
+    def _check_size(self, encoded: bytes) -> None:
+        limit = self._keeper.payload_limit
+        if len(encoded) > limit:
+            raise PayloadError(
+                f"The result of workflow {self.workflow!r} has {len(encoded):,} bytes; the limit is {limit:,}. "
+                "Store it elsewhere and return where it is, or open the engine with a larger payload_limit=.",
+                owner=self.workflow,
+            )
 
     def _fail(self, commit: Commit, cause: Cause) -> None:
         if not self.implementation.captures_defects and any(isinstance(reason, Die) for reason in cause.reasons):
@@ -406,6 +430,12 @@ class Runner:
         assert commit is not None
         if self.born is not None and not self.born.done():
             self.born.set_result(answer.verdict)
+        if commit.calm and answer.verdict in {Verdict.GRANTED, Verdict.STAYS}:
+            self._keeper.calmed(self)
+        if answer.verdict not in {Verdict.LOST, Verdict.JOINED}:
+            # Not only when it rests: its body may run for hours beside what it has started.
+            for start in commit.starts:
+                self._keeper.stored(start)
         match answer.verdict:
             case Verdict.LOST | Verdict.JOINED:
                 self.drop()
@@ -486,6 +516,17 @@ class Runner:
             self.kernel.close()
             self.kernel = None
 
+    def let_go(self) -> None:
+        """The engine closes: nothing calls it any more. The store has everything that it could be told."""
+        self.gone = True
+        if self.born is not None and not self.born.done():
+            self.born.set_exception(not_known_to_be_written(self.execution_id, self.workflow))
+            self.born.exception()  # its starter may have gone
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        self.evict()
+
     def drop(self) -> None:
         """It is not this worker's any more, or never was: stop everything, write nothing."""
         self._leave(None)
@@ -505,10 +546,20 @@ class Runner:
         self._keeper.left(self, commit)
 
 
+def not_known_to_be_written(execution_id: ExecutionId, workflow: str) -> StoreUnavailableError:
+    """What a starter hears whose engine closes while the store does not answer."""
+    return StoreUnavailableError(
+        f"The engine was closed before its store said whether execution {execution_id} of {workflow!r} is stored. "
+        "Start it again under the same id or key: it joins if it is."
+    )
+
+
 def _outcome_unknown(call: ActivityCall, now: Instant) -> Event:
     error = OutcomeUnknown(
         f"Activity {call.name!r} is delivered at most once. Its attempt {call.attempt} had begun when its worker "
-        "ended, and nobody knows whether it did its work."
+        "ended, and nobody knows whether it did its work.",
+        activity=call.name,
+        attempt=call.attempt,
     )
     encoded = call.activity.codec.encode_failure(Cause.fail(error), None)
     return Event(Kind.ACTIVITY, call.name, call.occurrence, call.attempt, call.input, encoded, now)
@@ -523,8 +574,8 @@ def _encode_cause(codec: ExitCodec[Any], cause: Cause) -> bytes:
 
 def _crashes(workflow: str, crashes: int) -> str:
     return (
-        f"{crashes} workers in a row ended while they ran this execution of {workflow!r}, the last three with no other "
-        "suspect in hand. Look for what ends the process (memory, a segmentation fault, os._exit), then resume it"
+        f"{crashes} workers in a row ended while they had this execution of {workflow!r} in hand, three of them while "
+        "no other suspect ran. Look for what ends the process (memory, a segmentation fault, os._exit), then resume it"
     )
 
 

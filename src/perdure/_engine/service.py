@@ -27,12 +27,12 @@ from perdure._engine.cache import DEFAULT_BYTES, DEFAULT_COUNT, Cache
 from perdure._engine.committer import Committer
 from perdure._engine.heartbeats import Heartbeats
 from perdure._engine.ownership import Ownership
-from perdure._engine.runner import Implementation, Runner
+from perdure._engine.runner import Implementation, Runner, not_known_to_be_written
 from perdure._engine.slots import Slots
-from perdure._engine.suspects import CONVICTED_AT, Suspects
+from perdure._engine.suspects import Exposure, Suspects, is_suspect
 from perdure._engine.threads import Threads
 from perdure._engine.waiters import Waiters
-from perdure._engine.wakes import Wakes
+from perdure._engine.wakes import PAUSE_S, Wakes
 from perdure._engine.watchdog import Watchdog
 from perdure._ids import new_worker_id
 from perdure._model.clock import Clock
@@ -97,7 +97,7 @@ class Service:
         self.stopping = False
         self._heartbeats = Heartbeats(store)
         self._waiters = Waiters()
-        self._suspects = Suspects()
+        self._suspects = Suspects(store)
         self._ownership = Ownership(store)
         self._turns: deque[Runner] = deque()
         self._turn_is_due = False
@@ -106,6 +106,8 @@ class Service:
         self._background: set[asyncio.Task[None]] = set()
         # Journals that are being read, to rebuild a kernel.
         self._reloads: set[asyncio.Task[None]] = set()
+        # Starts on their way into the store, for whoever has room.
+        self._unwritten: dict[asyncio.Future[Answer], Start] = {}
         # In-memory waits do not count against admission (R5).
         self._sleeping: set[ExecutionId] = set()
         self.register(registrations)
@@ -235,9 +237,12 @@ class Service:
         """Give back what is owned, and leave the store."""
         kept = {runner.execution_id for runner in stuck}
         fences = {id_: runner.fence for id_, runner in self.runners.items() if id_ not in kept}
-        for runner in list(self.runners.values()):
-            runner.evict()
+        for runner in self.runners.values():
+            runner.let_go()
         self.runners.clear()
+        for written, start in self._unwritten.items():
+            written.set_exception(not_known_to_be_written(start.execution_id, start.workflow))
+            written.exception()  # its starter may have gone
         self.cache.clear()
         self.threads.close()
         try:
@@ -348,19 +353,28 @@ class Service:
                 return await self.store.load([(runner.incarnation, 0) for runner in runners])
             except StoreUnavailableError as error:
                 logger.warning("the store does not answer; a journal is read again: %s", error)
-                await asyncio.sleep(0.25)
+                await asyncio.sleep(PAUSE_S)
 
     def resting(self, runner: Runner, /) -> None:
         """It waits; its kernel may be put away."""
-        if runner.kernel is None:
-            return
-        if self.cache.nothing_stays:
-            if runner.quiet:
-                runner.evict()
-        elif not runner.running:
-            self.cache.keep(runner)
-        if not runner.running:
+        if runner.kernel is not None:
+            if self.cache.nothing_stays:
+                if runner.quiet:
+                    runner.evict()
+            elif not runner.running:
+                self.cache.keep(runner)
+        if not runner.running and runner.quiet and not runner.reloading:
             self._sleeping.add(runner.execution_id)
+            if self.wakes.backlog:
+                self.wakes.poke()  # its room is somebody else's now
+            if (exposure := self._suspects.release(runner)) is not None:
+                # It only waits for its time, a minute perhaps. Others must not wait for that.
+                self._spawn(self._excuse(runner, exposure), "suspect")
+
+    def calmed(self, runner: Runner, /) -> None:
+        """It has got on since its claim, and is no suspect any more."""
+        if self._suspects.release(runner) is not None:
+            self._take_up_next_suspect()
 
     def begin_attempt(self, call: ActivityCall, runner: Runner, /) -> Attempt:
         """Start an attempt of a call."""
@@ -384,9 +398,8 @@ class Service:
             del self.runners[runner.execution_id]
         self._sleeping.discard(runner.execution_id)
         self.cache.take(runner.execution_id)
-        released = self._suspects.ended(runner)
-        if released is not None:
-            self._spawn(self.take_up([released]), "suspect")
+        if self._suspects.release(runner) is not None:
+            self._take_up_next_suspect()
         if commit is None:
             self.wakes.poke()
         elif is_final(commit.status):
@@ -400,7 +413,15 @@ class Service:
                 "%s %s is held (%s) and moves only when somebody resumes it", runner.workflow, runner.execution_id,
                 commit.held,
             )  # fmt: skip
-        if self.wakes.backlog or (commit is not None and commit.starts):
+        if self.wakes.backlog:
+            self.wakes.poke()
+
+    def stored(self, start: Start, /) -> None:
+        """An execution is in the store, for whoever has room; or for its time, if it is delayed."""
+        if start.due_at is not None:
+            self.wakes.sleeper(start.due_at)
+        elif start.workflow in self.implementations:
+            self.wakes.backlog = True
             self.wakes.poke()
 
     # Desk: what rounds ask -----------------------------------------------------------------------
@@ -432,24 +453,43 @@ class Service:
 
     async def take_up(self, records: list[Record], /) -> None:
         """Go on with executions that have been claimed: parked kernels at once, the others after their journal is read."""
-        fresh: list[Runner] = []
+        fresh: list[tuple[Record, Runner]] = []
         parked: list[tuple[Runner, int]] = []
         for record in self._suspects.admit(records):
             runner = self.cache.parked(record)
-            if record.crashes >= CONVICTED_AT:
-                runner = Runner.claimed(self, self.implementations[record.workflow], record)
-                runner.convict(record.crashes)
-            elif runner is None:
-                runner = Runner.claimed(self, self.implementations[record.workflow], record)
-                fresh.append(runner)
-            else:
+            if runner is not None and not is_suspect(record):
                 parked.append((runner, record.fence))
+            else:
+                if runner is not None:
+                    runner.evict()
+                runner = Runner.claimed(self, self.implementations[record.workflow], record)
+                fresh.append((record, runner))
             self.runners[record.execution_id] = runner
         for runner, fence in parked:
             self._loop.call_soon(self._turn, runner, runner.awake, fence)
-        if fresh:
-            for runner, history in zip(fresh, await self._load(fresh), strict=True):
+        histories = await self._load([runner for _, runner in fresh]) if fresh else []
+        for (record, runner), history in zip(fresh, histories, strict=True):
+            if is_suspect(record):
+                self._spawn(self._expose(record, runner, history), "suspect")
+            else:
                 self._loop.call_soon(self._revive, runner, history)
+
+    async def _expose(self, record: Record, runner: Runner, history: History) -> None:
+        """Let a suspect run, or hold it if it has ended its worker too often (R41)."""
+        may_run = await self._suspects.expose(record, history)
+        if may_run:
+            self._loop.call_soon(self._revive, runner, history)
+        elif not runner.gone:
+            runner.convict(record.crashes)
+
+    async def _excuse(self, runner: Runner, exposure: Exposure) -> None:
+        """Let the next suspect run; the one before it is not to blame for what happens then."""
+        await self._suspects.excuse(runner, exposure)
+        self._take_up_next_suspect()
+
+    def _take_up_next_suspect(self) -> None:
+        if records := self._suspects.take_next():
+            self._spawn(self.take_up(records), "suspect")
 
     async def mail_came(self, wakes: dict[ExecutionId, int], /) -> None:
         """Let executions that run here read their mail."""
@@ -540,13 +580,17 @@ class Service:
         status = Status.PENDING if start.due_at is None else Status.SUSPENDED
         commit = Commit(start.execution_id, start.incarnation, 0, 0, status, start, wake_at=start.due_at)
         written: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self.committer.submit(commit, _setter(written), _refuser(written))
-        answer = await asyncio.shield(written)
-        self.wakes.sleeper(start.due_at)
-        if start.due_at is None and start.workflow in self.implementations:
-            self.wakes.backlog = True
-            self.wakes.poke()
-        return answer.verdict
+        self._unwritten[written] = start
+        written.add_done_callback(lambda _: self._unwritten.pop(written, None))
+
+        def answered(answer: Answer) -> None:
+            # Here and not behind the wait: its caller may have been cancelled meanwhile.
+            self.stored(start)
+            if not written.done():
+                written.set_result(answer)
+
+        self.committer.submit(commit, answered, _refuser(written))
+        return (await asyncio.shield(written)).verdict
 
     async def _join(
         self,
@@ -639,14 +683,6 @@ def _check_workflow(execution_id: ExecutionId, found: str, asked: str) -> None:
     # Read with the schemas of another workflow, its result would be nonsense.
     if found != asked:
         raise UsageError(f"Execution {execution_id} belongs to workflow {found!r}, not to {asked!r}.")
-
-
-def _setter(future: asyncio.Future[Answer]) -> Callable[[Answer], None]:
-    def answered(answer: Answer) -> None:
-        if not future.done():
-            future.set_result(answer)
-
-    return answered
 
 
 def _refuser(future: asyncio.Future[Answer]) -> Callable[[StoreRefusedError], None]:

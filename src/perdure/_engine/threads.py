@@ -17,7 +17,7 @@ from typing import Any
 class Work:
     """One call on a thread, and the future that hears of it."""
 
-    __slots__ = ("abandoned", "call", "context", "future", "loop")
+    __slots__ = ("abandoned", "call", "context", "freed", "future", "loop", "over")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, call: Callable[[], Any], context: contextvars.Context) -> None:
         self.loop = loop
@@ -25,9 +25,14 @@ class Work:
         self.context = context
         self.future: asyncio.Future[Any] = loop.create_future()
         self.abandoned = False
+        # The function has come back. Not the same as the future being done, which a cancelled attempt takes with it.
+        self.over = False
+        # Its thread has gone on to the next call.
+        self.freed = False
 
     def settle(self, value: Any, error: BaseException | None) -> None:
         """Tell the waiting attempt, if it still waits."""
+        self.over = True
         if self.future.done():
             return
         if error is None:
@@ -56,16 +61,19 @@ class Threads:
             self._serve_waiting()
         return work
 
-    def abandon(self, work: Work) -> None:
-        """Wait no more for a call: its thread, if it has one, does not count any longer."""
+    def abandon(self, work: Work) -> bool:
+        """Wait no more for a call. True: it is on a thread, which does not count any longer."""
         with self._changed:
             if work in self._waiting:
                 self._waiting.remove(work)
-                return
+                return False
+            if work.freed:
+                return False
             work.abandoned = True
             self.abandoned += 1
             self._alive -= 1
             self._serve_waiting()
+            return True
 
     def close(self) -> None:
         """Let idle threads end; busy ones end when their function returns, or with the process."""
@@ -86,6 +94,7 @@ class Threads:
             with self._changed:
                 if work.abandoned:
                     return  # its place was given away
+                work.freed = True
 
     def _next(self) -> Work | None:
         with self._changed:

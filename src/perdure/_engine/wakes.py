@@ -132,7 +132,7 @@ class Wakes:
             await desk.keep_house()
         if self._ask_next_wake:
             self._ask_next_wake = False
-            self._next_wake = await desk.store.next_wake()
+            await self._look_for_next_wake()
         if self._next_wake is not None and self._next_wake <= now:
             await self._promote()
         if desk.store.shared and (came := await desk.store.mail_for(desk.worker_id)):
@@ -143,7 +143,12 @@ class Wakes:
     async def _promote(self) -> None:
         if await self._desk.store.promote(PROMOTE_BATCH) == PROMOTE_BATCH:
             self._poked.set()
-        self._next_wake = await self._desk.store.next_wake()
+        await self._look_for_next_wake()
+
+    async def _look_for_next_wake(self) -> None:
+        # Whoever goes to sleep while the store is being asked may not be in its answer: the earlier one counts.
+        self._next_wake = None
+        self.sleeper(await self._desk.store.next_wake())
 
     async def _claim(self) -> None:
         desk = self._desk

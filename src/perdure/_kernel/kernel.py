@@ -233,6 +233,8 @@ class Kernel:
             call.due_at = again_at
             if _was_interrupted(entry.exit):
                 call.interruptions += 1
+            elif call.failed_at is None:
+                call.failed_at = entry.at
             self._asked.append(call)
         else:
             self._read(call, entry.exit)

@@ -26,6 +26,7 @@ from types import CodeType
 from typing import Any, NoReturn, Protocol, cast
 
 from perdure._definitions.host import Call
+from perdure._kernel import frames
 from perdure.errors import UsageError, WorkflowIOError
 
 logger = logging.getLogger("perdure")
@@ -35,28 +36,10 @@ logger = logging.getLogger("perdure")
 # replay for a set's order, and 100,000 tasks with number 1 do not all collide in the registry.
 SERIAL_SHIFT = 40
 
-# How often a coroutine is asked to close before it is left alone (R6).
-CLOSE_TRIES = 3
-
 # Longer waits are for ever: no timer is set, and nothing is recorded. `asyncio.sleep(math.inf)` is one.
 FOREVER_S = 10_000 * 365 * 86_400.0
 
-_REFUSED_TO_CLOSE = (
-    f"refused to close {CLOSE_TRIES} times, and stay in memory until the process ends. A body must not catch "
-    "GeneratorExit or BaseException around an await in a loop"
-)
-
-# The folder of asyncio's own modules: where a body stands in them says nothing to its author.
-_ASYNCIO = asyncio.__file__.removesuffix("__init__.py")
-
-# What `async for`, `anext` and `aclose` await; the types have no public names.
-_GENERATOR_STEPS = ("async_generator_asend", "async_generator_athrow")
-
 _ENDS_OF_PROCESS = contextlib.suppress(SystemExit, KeyboardInterrupt)
-
-# Frames that refused to close. Collected, they would run their `finally` under whichever loop is
-# current then, where an activity really acts; so they live as long as the process.
-_unclosable: list[object] = []
 
 
 class Spinning(Exception):
@@ -144,6 +127,8 @@ class KernelLoop(asyncio.AbstractEventLoop):
         self._left: list[AsyncGenerator[Any, Any]] = []
         # Whether the frames are being closed, or have been: no callback is run any more.
         self._put_away = False
+        # What the body is called in the log, from then on.
+        self._label = ""
         # Whether a turn is going on: only then may anything be scheduled here. The kernel sets it while
         # it resolves futures for the turn that follows.
         self.turning = False
@@ -314,11 +299,11 @@ class KernelLoop(asyncio.AbstractEventLoop):
         # time, also in the turn of another body, whose host the clean-up would find and ask. What it
         # brings waits until the body is put away, when whatever it asks for has no effect.
         if not self._put_away and self.turning:
-            self.create_task(_leave(generator))
+            self.create_task(frames.leave(generator))
         elif not self._put_away:
             self._left.append(generator)
         elif self.turning:
-            _close_generator(generator)  # in the context of the task whose frame held it
+            frames.close_generator(generator, self._label)  # in the context of the task whose frame held it
         else:
             with self._as_running():
                 self._close_apart(generator)
@@ -330,7 +315,7 @@ class KernelLoop(asyncio.AbstractEventLoop):
             return ""
         # A call that was gathered or given to a TaskGroup is a task of its own and has no frame. Who gathered it is
         # known; else the place can be told where only one task has frames at all.
-        places = {task: _innermost_frame(task) for task in self._tasks if not task.done()}
+        places = {task: frames.place_of(task.get_coro()) for task in self._tasks if not task.done()}
         gatherer = next((task for task in places if asking in getattr(_waiter(task), "_children", ())), asking)
         known = [place for place in places.values() if place]
         return places[gatherer] or (known[0] if len(known) == 1 else "")
@@ -350,37 +335,26 @@ class KernelLoop(asyncio.AbstractEventLoop):
 
     def close_frames(self, label: str) -> None:
         """Close every frame of the body, with this loop running and in the context of its task (R6)."""
-        self._put_away = True
+        self._put_away, self._label = True, label
         with self._as_running():
-            refused = self._close_tasks()
+            seen: set[KernelTask] = set()
+            # Once more for what a `finally` has begun meanwhile: it is closed before it runs, so nothing follows.
+            while left := [task for task in self._tasks if not task.done() and task not in seen]:
+                seen.update(left)
+                for task in left:
+                    _close_task(task, label)
             # What no frame of a task held: something else does, or the garbage collector has brought it.
             for generator in [*self._left, *(self._generators or ())]:
                 self._close_apart(generator)
         self._ready.clear()
         self._tasks.clear()
         self._left.clear()
-        if refused:
-            _unclosable.extend(refused)
-            names = ", ".join(_coroutine_name(task) for task in refused)
-            logger.error("%s: %d coroutine(s) of the body %s: %s", label, len(refused), _REFUSED_TO_CLOSE, names)
-
-    def _close_tasks(self) -> list[KernelTask]:
-        """Close every task that has not ended; give back those that would not."""
-        seen: set[KernelTask] = set()
-        refused: list[KernelTask] = []
-        # Once more for what a `finally` has begun meanwhile: it is closed before it runs, so nothing follows from it.
-        while left := [task for task in self._tasks if not task.done() and task not in seen]:
-            seen.update(left)
-            for _ in range(CLOSE_TRIES):
-                left = [task for task in left if not _close_task(task)]
-            refused += left
-        return refused
 
     def _close_apart(self, generator: AsyncGenerator[Any, Any]) -> None:
         """Close a generator in a context of its own, in which it finds the body's host, which is closed."""
         context = Context()
         self.timers.adopt(context)
-        context.run(_close_generator, generator)
+        context.run(frames.close_generator, generator, self._label)
 
     @contextlib.contextmanager
     def _as_running(self) -> Generator[None, None, None]:
@@ -398,83 +372,17 @@ class KernelLoop(asyncio.AbstractEventLoop):
             events._set_running_loop(outer)  # noqa: SLF001
 
 
-def _close_task(task: KernelTask) -> bool:
-    """Ask a task's coroutine to close; whether it has."""
+def _close_task(task: KernelTask, label: str) -> None:
     coroutine = task.get_coro()
     assert coroutine is not None
-    try:
-        task.context.run(_close_awaited_generator, coroutine)
-        task.context.run(coroutine.close)
-    except RuntimeError:
-        return False  # "coroutine ignored GeneratorExit": it awaited something in a `finally`
-    except BaseException as error:  # noqa: BLE001 - the user's clean-up failed; it is closed all the same
-        logger.debug("closing %s: %r", _coroutine_name(task), error)
+    task.context.run(frames.close, coroutine, label)
     # It is put away on purpose: nobody need be told that a pending task was destroyed.
     setattr(task, "_log_destroy_pending", False)  # noqa: B010 - the C class declares it nowhere
-    return True
-
-
-def _close_awaited_generator(coroutine: object) -> None:
-    """Close the asynchronous generator in whose step a coroutine waits.
-
-    Python 3.11 marks the step as closed when the coroutine is closed, and tells the generator nothing: its `finally`
-    would never run.
-
-    Raises:
-        RuntimeError: It awaited something in a `finally`.
-    """
-    awaited: Any = coroutine
-    while awaited is not None and type(awaited).__name__ not in _GENERATOR_STEPS:
-        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
-    if awaited is None:
-        return
-    try:
-        awaited.throw(GeneratorExit)
-    except BaseException as error:  # noqa: BLE001 - as above; GeneratorExit itself is how it ends
-        logger.debug("closing %r: %r", awaited, error)
-        return
-    raise RuntimeError("asynchronous generator ignored GeneratorExit")
-
-
-def _close_generator(generator: AsyncGenerator[Any, Any]) -> None:
-    """Ask an asynchronous generator that stands at a `yield` to close."""
-    closing = generator.aclose()
-    try:
-        closing.send(None)
-        for _ in range(CLOSE_TRIES - 1):
-            closing.throw(GeneratorExit)  # it awaited something in a `finally`, which has no effect here
-    except (StopIteration, StopAsyncIteration, GeneratorExit):
-        return
-    except BaseException as error:  # noqa: BLE001 - as above
-        logger.debug("closing %r: %r", generator, error)
-    if getattr(generator, "ag_frame", None) is not None:
-        _unclosable.append(generator)
-        logger.error("An asynchronous generator %s: %r", _REFUSED_TO_CLOSE, generator)
-
-
-async def _leave(generator: AsyncGenerator[Any, Any]) -> None:
-    """What a body does about a generator that it has left with `break`."""
-    await generator.aclose()
 
 
 def _waiter(task: KernelTask) -> object:
     """What a task waits for."""
     return getattr(task, "_fut_waiter", None)
-
-
-def _innermost_frame(task: KernelTask) -> str:
-    """Where a task stands in the user's code; empty if none of its frames is the user's."""
-    coroutine: Any = task.get_coro()
-    place = ""
-    while (frame := getattr(coroutine, "cr_frame", None)) is not None:
-        if not frame.f_code.co_filename.startswith(_ASYNCIO):
-            place = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
-        coroutine = coroutine.cr_await
-    return place
-
-
-def _coroutine_name(task: KernelTask) -> str:
-    return getattr(task.get_coro(), "__qualname__", repr(task))
 
 
 def _seconds(delay: float) -> str:

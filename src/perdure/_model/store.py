@@ -79,7 +79,7 @@ class Store(Protocol):
         ...
 
     async def retire(self, worker_id: WorkerId, /) -> None:
-        """End a worker that leaves by itself. What it still owns becomes PENDING, without a crash counted."""
+        """End a worker that leaves by itself. What it still owns becomes PENDING, its crashes forgiven (R41)."""
         ...
 
     async def take_over(self, worker_id: WorkerId, /) -> int:

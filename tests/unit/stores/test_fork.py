@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.stores.actor import output, program
 
+# Each step on a loop of its own: a loop that is open during a fork shares its epoll with the child.
 FORK = """
 import asyncio, json, os, sys, warnings
 warnings.simplefilter("ignore")
@@ -17,10 +18,9 @@ from perdure.errors import UsageError
 from tests.unit.stores.actor import worker
 
 path = sys.argv[1]
-runner = asyncio.Runner()
 store = SqliteStore(path)
-runner.run(store.open())
-runner.run(store.register(worker("parent")))
+asyncio.run(store.open())
+asyncio.run(store.register(worker("parent")))
 reading, writing = os.pipe()
 child = os.fork()
 if child == 0:
@@ -38,23 +38,21 @@ if child == 0:
         other = SqliteStore(path + ".other")
         await other.open()
         await other.close()
-    with asyncio.Runner() as own:
-        own.run(main())
+    asyncio.run(main())
     os.write(writing, json.dumps(said).encode())
     sys.exit(0)  # the whole way out, which would close what the parent has open
 os.close(writing)
 _, status = os.waitpid(child, 0)
 with open(reading) as pipe:
     said = json.load(pipe)
-runner.run(store.register(worker("later")))
-known = [one.worker_id for one in runner.run(store.workers())]
-runner.run(store.close())
+asyncio.run(store.register(worker("later")))
+known = [one.worker_id for one in asyncio.run(store.workers())]
+asyncio.run(store.close())
 again = SqliteStore(path)
-runner.run(again.open())
-check = runner.run(again._write(lambda connection: connection.pragma("integrity_check")))
-known_again = [one.worker_id for one in runner.run(again.workers())]
-runner.run(again.close())
-runner.close()
+asyncio.run(again.open())
+check = asyncio.run(again._write(lambda connection: connection.pragma("integrity_check")))
+known_again = [one.worker_id for one in asyncio.run(again.workers())]
+asyncio.run(again.close())
 print(json.dumps([status, said, known, known_again, check]))
 """
 
@@ -63,10 +61,9 @@ import asyncio, os, sys, time, warnings
 warnings.simplefilter("ignore")
 from perdure._stores.sqlite import SqliteStore
 from tests.unit.stores.actor import worker
-runner = asyncio.Runner()
 store = SqliteStore(sys.argv[1])
-runner.run(store.open())
-runner.run(store.register(worker("parent")))
+asyncio.run(store.open())
+asyncio.run(store.register(worker("parent")))
 if os.fork() == 0:
     sys.stdin.readline()  # lives on when the parent is dead
     os._exit(0)

@@ -68,8 +68,7 @@ async def grouped(calls: list[Callable[[], object]], store: SqliteStore, life: L
     gate = Gate()
     _failpoints.arm(gate)
     first = asyncio.ensure_future(store.deliver([life.mail("first")]))
-    while not gate.reached.is_set():
-        await asyncio.sleep(0)
+    await asyncio.to_thread(gate.reached.wait, 10)
     tasks = [asyncio.ensure_future(call()) for call in calls]  # type: ignore[arg-type]
     await asyncio.sleep(0)
     gate.open.set()
@@ -134,7 +133,7 @@ def test_an_error_of_ours_ends_only_its_own_call(tmp_path: Path, run: Run) -> No
             connection.execute("DELETE FROM perdure_executions")
             raise ZeroDivisionError
 
-        for calls in ([lambda: store._write(broken)], [lambda: store._write(broken), lambda: store.workers()]):
+        for calls in ([lambda: store._write(broken)], [lambda: store._write(broken), store.workers]):
             outcomes, _ = await grouped(calls, store, life)  # type: ignore[arg-type]
             assert isinstance(outcomes[0], ZeroDivisionError)
             _failpoints.arm(None)
@@ -407,8 +406,8 @@ def test_a_cancelled_close_is_still_a_close(tmp_path: Path, run: Run) -> None:
         await asyncio.sleep(0)
         closing.cancel()
         await asyncio.wait([closing])
-        while any(thread.name.startswith("perdure-") for thread in threading.enumerate()):
-            await asyncio.sleep(0.001)
+        closers = [thread for thread in threading.enumerate() if thread.name == "perdure-closer"]
+        await asyncio.to_thread(lambda: [closer.join() for closer in closers])
         await store.open()
         await store.close()
 

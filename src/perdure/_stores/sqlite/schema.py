@@ -30,15 +30,29 @@ def migrate(connection: Connection, path: str, now: Instant) -> None:
         StoreFileError: It is somebody else's database.
         SchemaVersionError: A newer library has written it.
     """
-    while (version := _version(connection, path)) < len(migrations()):
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            if _version(connection, path) == version:
-                _apply(connection, version + 1, now)
-            connection.execute("COMMIT")
-        finally:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+    while _look(connection, path) < len(migrations()):
+        _step(connection, path, now)
+
+
+def _look(connection: Connection, path: str) -> int:
+    # In one snapshot: between two looks of their own another process may make the database ours.
+    connection.execute("BEGIN")
+    try:
+        return _version(connection, path)
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _step(connection: Connection, path: str, now: Instant) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = _version(connection, path)
+        if version < len(migrations()):
+            _apply(connection, version + 1, now)
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def _apply(connection: Connection, version: int, now: Instant) -> None:

@@ -19,7 +19,7 @@ _OTHERS: Final = "SELECT id FROM perdure_workers WHERE retired_at IS NULL AND id
 _RETIRE: Final = "UPDATE perdure_workers SET retired_at = ? WHERE id = ? AND retired_at IS NULL RETURNING n"
 # By owner through the wake index, which has every RUNNING row.
 _FREE: Final = (
-    "UPDATE perdure_executions SET status = 'PENDING', owner = NULL, fence = fence + 1, crashes = crashes + ?1,"
+    "UPDATE perdure_executions SET status = 'PENDING', owner = NULL, fence = fence + 1, crashes = iif(?1, crashes + ?1, 0),"
     " wake_at = NULL, ready_at = ?2, changed_at = ?2 WHERE owner = ?3 AND wake_at IS NOT NULL"
 )
 _WORKERS: Final = "SELECT id, host, pid, workflows, started_at, retired_at FROM perdure_workers ORDER BY n"
@@ -45,7 +45,8 @@ def others(connection: Connection, worker_id: WorkerId) -> list[WorkerId]:
 def retire(connection: Connection, worker_ids: Iterable[WorkerId], crashes: int, now: Instant) -> int:
     """Retire workers and free what they own, with so many crashes counted; give how many were freed.
 
-    The fence of what is freed grows even when the worker leaves by itself: a commit that it sends
+    A worker that leaves by itself (no crash counted) has not been ended by any of them, so what was
+    counted before is forgiven (R41). The fence of what is freed grows even when the worker leaves by itself: a commit that it sends
     again later must not find its old fence without an owner, and be taken for APPLIED.
     """
     freed = 0

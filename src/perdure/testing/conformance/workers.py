@@ -158,6 +158,19 @@ class TestWorkers:
         assert (await scene.record(life)).crashes == 0
 
     @scenario
+    async def test_a_worker_that_leaves_by_itself_forgives_the_crashes(self, scene: Scene) -> None:
+        """End a worker that leaves by itself: what it still owns becomes PENDING, its crashes forgiven (R41)."""
+        await scene.worker()
+        await scene.worker("dead")
+        life = await scene.running("dead")
+        await scene.kill("dead")
+        await scene.store.take_over("w1")
+        await scene.claim("w1")
+        assert (await scene.record(life)).crashes == 1
+        await scene.store.retire("w1")
+        assert (await scene.record(life)).crashes == 0
+
+    @scenario
     async def test_crashes_are_forgiven_with_every_kind_of_commit(self, scene: Scene) -> None:
         """A commit with `calm` sets `crashes` to 0, also one that leaves, or that has to stay."""
         await scene.worker()

@@ -1,0 +1,126 @@
+"""Replaying a journal up to any commit gives what the live run gave (DESIGN 7, promise 5)."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perdure._kernel import frames
+
+from tests.kernel.driver import Play, close_all
+from tests.kernel.program import PROGRAMS, Node, Player
+from tests.kernel.steps import fetch
+
+CHOICES = st.lists(st.integers(0, 999), max_size=25)
+
+
+def _live(program: Node, choices: list[int], *, evicted: bool) -> Player:
+    """Play a program to its end; with `evicted` its kernel is put away behind every commit (`cache=0`)."""
+    player = Player(program)
+    # When the choices are used up, everything succeeds, the oldest first.
+    moves = iter([*choices, *[4 * 7] * 200])
+    while not player.at_rest and player.play.kernel.trouble is None:
+        if evicted:
+            player.play.close()
+            player.play = player.play.again()
+        player.move(next(moves))
+    assert player.play.kernel.trouble is None
+    return player
+
+
+@settings(max_examples=150)
+@given(program=PROGRAMS, choices=CHOICES)
+def test_a_replay_up_to_any_commit_stands_where_the_live_run_stood(program: Node, choices: list[int]) -> None:
+    """R7, promise 5: the same calls, attempts, due times and result; the body has seen the same; nothing is written."""
+    try:
+        player = _live(program, choices, evicted=False)
+        for length, standing, trace in player.stands:
+            if not length:
+                continue
+            again = player.play.again(upto=length)
+            assert again.standing() == standing
+            assert player.trace == trace
+            assert len(again.journal) == length
+            assert again.starts == []
+            again.close()
+    finally:
+        close_all()
+    assert frames._unclosable == []
+
+
+@settings(max_examples=75)
+@given(program=PROGRAMS, choices=CHOICES)
+def test_being_evicted_at_every_await_changes_nothing(program: Node, choices: list[int]) -> None:
+    """R6, R7: the same journal, the same result."""
+    try:
+        kept = _live(program, choices, evicted=False)
+        evicted = _live(program, choices, evicted=True)
+        assert evicted.play.journal == kept.play.journal
+        assert evicted.play.standing() == kept.play.standing()
+        assert evicted.trace == kept.trace
+    finally:
+        close_all()
+    assert frames._unclosable == []
+
+
+Groups = list[list[str]]
+
+
+def _steps(groups: Groups) -> Callable[[], Any]:
+    """A body: groups of steps one after the other, the steps of a group side by side."""
+
+    async def body() -> list[tuple[str, int]]:
+        taken: list[tuple[str, int]] = []
+        for names in groups:
+            results = await asyncio.gather(*(fetch.options(name=name)(0) for name in names))
+            taken += zip(names, results, strict=True)
+        return taken
+
+    return body
+
+
+@st.composite
+def _deployments(draw: st.DrawFn) -> tuple[Groups, Groups]:
+    """The groups of an old body, and those of a new one with the same steps in any order, and some more."""
+    names = draw(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=8))
+    changed = draw(st.permutations(names + draw(st.lists(st.sampled_from("xyz"), max_size=3))))
+    return _grouped(draw, names), _grouped(draw, changed)
+
+
+def _grouped(draw: st.DrawFn, names: list[str]) -> Groups:
+    groups: Groups = [[]]
+    for name in names:
+        if groups[-1] and draw(st.booleans()):
+            groups.append([])
+        groups[-1].append(name)
+    return groups
+
+
+@settings(max_examples=150)
+@given(deployment=_deployments(), answered=st.integers(0, 8), failing=st.integers(0, 8))
+def test_steps_may_be_moved_and_inserted_and_nothing_recorded_runs_again(
+    deployment: tuple[Groups, Groups], answered: int, failing: int
+) -> None:
+    """R8, promise 2: each record answers one call of the new body, whatever has become of the order."""
+    old, new = deployment
+    try:
+        play = Play(_steps(old))
+        recorded: list[int] = []
+        for number in range(answered):
+            if play.calls and number == failing:
+                play.fail(play.calls[-1], ValueError("try again"), retry_in_ms=1_000)
+            elif play.calls:
+                play.answer(play.calls[-1], number)
+                recorded.append(number)
+        again = play.again(_steps(new))
+        fresh: list[int] = []
+        while not again.ended:
+            assert again.kernel.trouble is None
+            fresh.append(100 + len(fresh))
+            again.answer(again.calls[0], fresh[-1])
+        assert sorted(value for _, value in again.result()) == [*recorded, *fresh]
+        assert again.again().result() == again.result()
+    finally:
+        close_all()
