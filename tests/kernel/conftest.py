@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.kernel import steps
 from tests.kernel.driver import close_all
 
 
@@ -13,6 +14,8 @@ from tests.kernel.driver import close_all
 def _closed() -> Iterator[None]:
     yield
     close_all()
+    really, steps.ran[:] = list(steps.ran), []
+    assert really == []
 
 
 @pytest.fixture

@@ -210,14 +210,16 @@ class Play:
         )
 
     def close(self) -> None:
-        """Evict it."""
+        """Evict it, and keep no reference to it."""
         self.kernel.close()
+        if self in _open:
+            _open.remove(self)
 
 
 def close_all() -> None:
     """Evict every kernel that is still there: dropped unclosed, its frames would be closed wherever memory is freed."""
     while _open:
-        _open.pop().close()
+        _open[-1].close()
 
 
 def _due_at(timer: TimerCall) -> Instant:

@@ -567,6 +567,28 @@ def test_a_renamed_activity_finds_its_old_records() -> None:
     assert again.again().result() == [10, 20, 30]
 
 
+def test_the_occurrence_counts_among_equals_under_an_old_name_too() -> None:
+    """R8."""
+
+    @activity(name="retrieve", formerly=("fetch",))
+    async def retrieve(x: int) -> int:
+        raise AssertionError
+
+    async def old() -> None:
+        await asyncio.gather(fetch(1), fetch(1), fetch(1))
+
+    async def new() -> list[int]:
+        return await asyncio.gather(retrieve(1), retrieve(1), retrieve(1))
+
+    play = Play(old)
+    play.answer("fetch#3", 30)
+    play.answer("fetch#2", 20)
+    again = play.again(new)
+    assert again.waiting == ['retrieve{"x":1}#1']
+    again.answer("retrieve", 10)
+    assert again.result() == [10, 20, 30]
+
+
 def test_a_renamed_activity_diverges_from_its_old_records_too() -> None:
     """R8."""
 

@@ -30,7 +30,7 @@ def _live(program: Node, choices: list[int], *, evicted: bool) -> Player:
     return player
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(program=PROGRAMS, choices=CHOICES)
 def test_a_replay_up_to_any_commit_stands_where_the_live_run_stood(program: Node, choices: list[int]) -> None:
     """R7, promise 5: the same calls, attempts, due times and result; the body has seen the same; nothing is written."""
@@ -50,7 +50,7 @@ def test_a_replay_up_to_any_commit_stands_where_the_live_run_stood(program: Node
     assert frames._unclosable == []
 
 
-@settings(max_examples=75)
+@settings(max_examples=50)
 @given(program=PROGRAMS, choices=CHOICES)
 def test_being_evicted_at_every_await_changes_nothing(program: Node, choices: list[int]) -> None:
     """R6, R7: the same journal, the same result."""
@@ -98,7 +98,7 @@ def _grouped(draw: st.DrawFn, names: list[str]) -> Groups:
     return groups
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(deployment=_deployments(), answered=st.integers(0, 8), failing=st.integers(0, 8))
 def test_steps_may_be_moved_and_inserted_and_nothing_recorded_runs_again(
     deployment: tuple[Groups, Groups], answered: int, failing: int

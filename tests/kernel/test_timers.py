@@ -237,7 +237,17 @@ def test_a_timeout_that_has_passed_ends_the_body_at_the_next_await() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "ms"),
-    [(0.0001, 1), (0.001, 1), (0.0011, 2), (0.05, 50), (0.07, 70), (1.1, 1_100), (1.001, 1_001), (59.9999, 60_000)],
+    [
+        (0.0001, 1),
+        (0.001, 1),
+        (0.0011, 2),
+        (0.05, 50),
+        (0.07, 70),
+        (1.1, 1_100),
+        (2.007, 2_007),
+        (1.001, 1_001),
+        (59.9999, 60_000),
+    ],
 )
 @pytest.mark.parametrize("way", [_asyncio_sleep, _sleep, _call_at])
 def test_fractions_of_a_millisecond_round_up(way: Callable[[Any], Awaitable[None]], seconds: float, ms: int) -> None:

@@ -539,7 +539,7 @@ class Kernel:
         """Make `call_later` a durable timer."""
         if self.closed:
             return
-        # Whole microseconds first, or the float 1.1 would be 1,101 ms; then up: never early (R16).
+        # Whole microseconds first, or the float 2.007 would be 2,008 ms; then up: never early (R16).
         duration_ms = -(-round(delay_s * 1_000_000) // 1_000)
         call = LoopTimer(
             name=name,

@@ -45,9 +45,9 @@ def others(connection: Connection, worker_id: WorkerId) -> list[WorkerId]:
 def retire(connection: Connection, worker_ids: Iterable[WorkerId], crashes: int, now: Instant) -> int:
     """Retire workers and free what they own, with so many crashes counted; give how many were freed.
 
-    A worker that leaves by itself (no crash counted) has not been ended by any of them, so what was
-    counted before is forgiven (R41). The fence of what is freed grows even when the worker leaves by itself: a commit that it sends
-    again later must not find its old fence without an owner, and be taken for APPLIED.
+    A worker that leaves by itself (no crash counted) was ended by none of them: what was counted
+    before is forgiven (R41). The fence grows even then: a commit that the worker sends again later
+    must not find its old fence without an owner, and be taken for APPLIED.
     """
     freed = 0
     for worker_id in worker_ids:

@@ -49,7 +49,7 @@ class TestWorkers:
 
     @scenario
     async def test_what_a_leaving_worker_owns_becomes_pending(self, scene: Scene) -> None:
-        """`retire`: what it still owns becomes PENDING, without a crash counted; nothing else is touched."""
+        """`retire`: what it still owns becomes PENDING; nothing else is touched."""
         await scene.worker()
         await scene.worker("w2")
         life, others = await scene.running("w1"), await scene.running("w2")
@@ -59,6 +59,19 @@ class TestWorkers:
         assert (record.status, record.owner, record.crashes) == (Status.PENDING, None, 0)
         assert await scene.store.read([one.execution_id for one in untouched]) == untouched
         assert [one.execution_id for one in await scene.claim("w2")] == [life.execution_id]
+
+    @scenario
+    async def test_a_worker_that_leaves_cleanly_forgives_the_crashes(self, scene: Scene) -> None:
+        """`retire`: its crashes forgiven; what a dead worker had crashed with keeps count (R41)."""
+        await scene.worker("dead")
+        life = await scene.running("dead")
+        await scene.worker()
+        await scene.kill("dead")
+        await scene.store.take_over("w1")
+        await scene.claim("w1")
+        assert (await scene.record(life)).crashes == 1
+        await scene.store.retire("w1")
+        assert (await scene.record(life)).crashes == 0
 
     @scenario
     async def test_a_retired_workers_late_commit_is_not_taken_for_an_early_one(self, scene: Scene) -> None:
