@@ -11,7 +11,8 @@ from typing import Any, Self
 from perdure._definitions.activity import ActivityCall
 from perdure._definitions.clock import TimerCall
 from perdure._definitions.host import Call
-from perdure._kernel.kernel import TURN_BUDGET, Event, Kernel, Origin
+from perdure._kernel.event import Event, Origin
+from perdure._kernel.kernel import TURN_BUDGET, Kernel
 from perdure._model.journal import MARKERS, Entry, Kind
 from perdure._model.records import Start
 from perdure._values.cause import Cause
@@ -135,6 +136,8 @@ class Play:
         assert len(set(asked)) == len(asked), "an attempt is given out twice"
         self.given += asked
         self.withdrawn += self.kernel.take_withdrawn()
+        if self.suspends:
+            self.kernel.suspend()
         entries, starts = self.kernel.take_written()
         self.journal += entries
         self.starts += starts
@@ -142,6 +145,12 @@ class Play:
         assert [entry.seq for entry in self.journal] == list(range(1, len(self.journal) + 1)), "seq has gaps"
         instants = [entry.at for entry in self.journal]
         assert instants == sorted(instants), "a journal's times go back"
+
+    @property
+    def suspends(self) -> bool:
+        """Whether an engine would suspend it now: its nearest wait is a long timer, and nothing else goes on (R5)."""
+        nearest = min(self.timers, key=_due_at, default=None)
+        return not self.calls and nearest is not None and nearest.durable and not self.ended
 
     # What it stands at -----------------------------------------------------------------------------
 

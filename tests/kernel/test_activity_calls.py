@@ -10,7 +10,6 @@ import pytest
 
 from perdure import ActivityTimeout, Defect, Interrupted, PayloadError, Schedule, activity, retry
 from perdure._definitions import ambient
-from perdure._model.journal import Kind
 from perdure._model.status import Held
 from perdure._values.cause import Cause, Die, Fail
 
@@ -420,7 +419,7 @@ def test_an_attempt_that_was_begun_in_another_life_is_known() -> None:
     play = Play(body)
     first, second = play.calls
     assert not play.kernel.begun(first)
-    play.kernel.note(Kind.ATTEMPT_BEGUN, first.name, first.occurrence, first.attempt, first.input)
+    play.kernel.note_begun(first)
     play.journal += play.kernel.take_written()[0]
     again = play.again()
     assert again.kernel.begun(again.call("pay#1"))
@@ -436,7 +435,7 @@ def test_an_equal_call_was_not_begun_with_the_first_one() -> None:
 
     play = Play(body)
     call = play.call("pay")
-    play.kernel.note(Kind.ATTEMPT_BEGUN, call.name, call.occurrence, call.attempt, call.input)
+    play.kernel.note_begun(call)
     play.answer("pay", 10)
     assert not play.kernel.begun(play.call("pay#2"))
     assert not play.again().kernel.begun(play.again().call("pay#2"))
@@ -457,7 +456,7 @@ def test_a_renamed_attempt_was_begun_under_its_old_name() -> None:
 
     play = Play(old)
     call = play.call("pay")
-    play.kernel.note(Kind.ATTEMPT_BEGUN, call.name, call.occurrence, call.attempt, call.input)
+    play.kernel.note_begun(call)
     play.journal += play.kernel.take_written()[0]
     again = play.again(new)
     assert again.kernel.begun(again.call("transfer"))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from perdure import UsageError, sleep
-from perdure._kernel import kernel
+from perdure._kernel import host
 from perdure._kernel.loop import SERIAL_SHIFT
 
 from tests.kernel.driver import Body, Play
@@ -558,7 +558,7 @@ def test_hashes_keep_their_order_however_many_executions_ran() -> None:
     low_bits = (1 << SERIAL_SHIFT) - 1
     first = Play(body).result()
     another = Play(body).result()
-    deque(islice(kernel._serials, 1 << 63 - SERIAL_SHIFT), maxlen=0)
+    deque(islice(host._serials, 1 << 63 - SERIAL_SHIFT), maxlen=0)
     late = Play(body).result()
     assert [each & low_bits for each in late] == [each & low_bits for each in first]
     assert not set(first) & set(another), "or the registry of tasks, one set for the process, is slow"

@@ -531,7 +531,7 @@ def test_markers_that_changed_code_writes_in_a_replay_stand_behind_the_journal()
     play.now += 1_000
     play.answer("fetch", 10)
     again = play.again(new)
-    assert again.recorded == ["activity fetch#1", "start other#1", "set sleep:3600#1"]
+    assert again.recorded == ["activity fetch#1", "start other#1"]
     assert len(again.starts) == 1
     once_more = again.again()
     assert once_more.standing() == again.standing()

@@ -279,14 +279,18 @@ def test_up_to_a_minute_is_waited_for_in_memory(way: Callable[[Any], Awaitable[N
 
 
 def test_a_longer_wait_records_its_due_time() -> None:
-    """R16: with the suspension."""
+    """R16: with the suspension; a timeout around a step that is never waited out costs no entry."""
 
     async def body() -> None:
-        await asyncio.gather(sleep("3 days", name="settle"), asyncio.sleep(61), fetch(1))
+        async with asyncio.timeout(3_600):
+            await fetch(1)
+        await asyncio.gather(sleep("3 days", name="settle"), asyncio.sleep(61))
 
     play = Play(body)
-    assert play.recorded == ["set settle#1", "set sleep:61#1"]
-    assert [entry.exit for entry in play.journal] == [
+    assert play.recorded == [], "an activity runs: it is not suspended"
+    play.answer("fetch", 0)
+    assert play.recorded == ["activity fetch#1", "set settle#1", "set sleep:61#1"]
+    assert [entry.exit for entry in play.journal[1:]] == [
         str(BEGAN_AT + 3 * 86_400_000).encode(), str(BEGAN_AT + 61_000).encode(),
     ]  # fmt: skip
     assert play.again().recorded == play.recorded, "once, and not again on replay"

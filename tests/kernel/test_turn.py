@@ -12,7 +12,7 @@ from perdure import Defect, WorkflowIOError, logger, sleep
 from perdure._kernel.kernel import TURN_BUDGET
 from perdure._model.status import Held
 
-from tests.kernel.driver import Play
+from tests.kernel.driver import EXECUTION_ID, Play
 from tests.kernel.steps import begin, fetch, spin, store
 
 
@@ -260,7 +260,7 @@ def test_the_logger_is_silent_while_the_body_replays(caplog: pytest.LogCaptureFi
         assert [record.getMessage() for record in caplog.records] == ["began", "fetched"]
         again.answer("store", 0)
         assert [record.getMessage() for record in caplog.records] == ["began", "fetched", "stored"]
-    assert {record.execution_id for record in caplog.records} == {play.kernel.execution_id}  # type: ignore[attr-defined]
+    assert {record.execution_id for record in caplog.records} == {EXECUTION_ID}  # type: ignore[attr-defined]
 
 
 def test_a_wide_fan_out_is_one_turn() -> None:

@@ -22,7 +22,7 @@ from perdure._engine.retrying import next_attempt_at
 from perdure._engine.slots import Slots
 from perdure._engine.threads import Threads, Work
 from perdure._ids import step_key
-from perdure._kernel.kernel import Event
+from perdure._kernel.event import Event
 from perdure._model.clock import Alarm, Clock
 from perdure._model.journal import Kind
 from perdure._model.records import ExecutionId

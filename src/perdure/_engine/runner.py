@@ -21,7 +21,9 @@ from perdure._definitions.host import Call
 from perdure._definitions.workflow import WorkflowImplementation
 from perdure._engine.attempts import Attempt
 from perdure._engine.committer import Committer
-from perdure._kernel.kernel import IN_MEMORY_MS, Event, Kernel, Origin
+from perdure._kernel.event import Event, Origin
+from perdure._kernel.host import IN_MEMORY_MS
+from perdure._kernel.kernel import Kernel
 from perdure._model.clock import Alarm, Clock
 from perdure._model.journal import Entry, Kind
 from perdure._model.records import Answer, Commit, ExecutionId, History, Record, Start, Verdict
@@ -345,7 +347,7 @@ class Runner:
             if kernel.begun(call):
                 unknown.append(_outcome_unknown(call, now))
                 return
-            kernel.note(Kind.ATTEMPT_BEGUN, call.name, call.occurrence, call.attempt, call.input)
+            kernel.note_begun(call)
         self._starting.append(call)
 
     def _is_running(self, call: ActivityCall) -> bool:
@@ -384,6 +386,7 @@ class Runner:
 
     def _suspend(self, commit: Commit, kernel: Kernel) -> None:
         calls = list(kernel.steps.waiting.values())
+        kernel.suspend()
         commit.status = Status.SUSPENDED
         commit.wake_at = min((call.due_at for call in calls if call.due_at is not None), default=None)
         commit.waits = json.dumps(

@@ -166,6 +166,15 @@ class KernelLoop(asyncio.AbstractEventLoop):
             if not left and ready:
                 raise Spinning
 
+    @contextlib.contextmanager
+    def scheduling(self) -> Generator[None, None, None]:
+        """Let what is resolved inside the block schedule its callbacks for the turn that follows."""
+        self.turning = True
+        try:
+            yield
+        finally:
+            self.turning = False
+
     # What a body may use -----------------------------------------------------------------------
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:
@@ -325,12 +334,9 @@ class KernelLoop(asyncio.AbstractEventLoop):
     def cancel_tasks(self) -> bool:
         """Cancel every task that is not done; whether there was one."""
         left = [task for task in self._tasks if not task.done()]
-        self.turning = True
-        try:
+        with self.scheduling():
             for task in left:
                 task.cancel()
-        finally:
-            self.turning = False
         return bool(left)
 
     def close_frames(self, label: str) -> None:

@@ -1,0 +1,88 @@
+"""The draft: how far the journal has been fed, and what the turns since want to have written.
+
+Time and seq have one home, so that an event and a marker of one turn cannot disagree about their
+order. What is drafted becomes the journal with the engine's next commit, or is never heard of.
+"""
+
+from collections.abc import Sequence
+
+from perdure._kernel.event import Event
+from perdure._model.journal import MARKERS, Entry, Kind
+from perdure._model.records import Start
+from perdure._values.instant import Instant
+
+
+class Draft:
+    """The end of a journal, as one kernel sees it."""
+
+    __slots__ = ("_entries", "_recorded_at", "_starts", "answers", "fed_seq", "now", "seq")
+
+    def __init__(self, began_at: Instant, history: Sequence[Entry]) -> None:
+        # The time of the last fed entry (R38); never goes back.
+        self.now = began_at
+        # The seq of the last fed entry, which draws hang on (R39).
+        self.fed_seq = 0
+        # The last seq, recorded or drafted; and when the last recorded entry was fed. Both are the
+        # journal's own from the beginning: changed code may draft markers while it is replayed, and
+        # they stand behind all that is recorded.
+        self.seq = history[-1].seq if history else 0
+        self._recorded_at = history[-1].at if history else began_at
+        # Markers by kind and name, recorded or drafted, each in the journal's order.
+        self.answers: dict[tuple[str, str], list[Entry]] = {}
+        self._entries: list[Entry] = []
+        self._starts: list[Start] = []
+        for entry in history:
+            if entry.kind in MARKERS:
+                self.answers.setdefault((entry.kind, entry.name), []).append(entry)
+
+    def next_entry(self, event: Event) -> Entry:
+        """The entry that an event would be; it is not drafted yet."""
+        kind, name, occurrence, attempt, asked, answer, at, _, _ = event
+        return Entry(self.seq + 1, kind, name, occurrence, attempt, asked, answer, max(self.now, at))
+
+    def write(self, entry: Entry) -> None:
+        """Draft the next entry."""
+        self.seq = entry.seq
+        self._entries.append(entry)
+
+    def fed(self, entry: Entry) -> None:
+        """An entry is being fed: this is the time, and the seq, of the turn that follows."""
+        self.now = max(self.now, entry.at)
+        self.fed_seq = entry.seq
+
+    def mark(
+        self, kind: Kind, name: str, occurrence: int, *, asked: bytes = b"", answer: bytes = b"", attempt: int = 0
+    ) -> None:
+        """Have the journal remember something that no event tells."""
+        at = max(self.now, self._recorded_at)
+        entry = Entry(self.seq + 1, kind, name, occurrence, attempt, asked, answer, at)
+        self.write(entry)
+        self.answers.setdefault((kind, name), []).append(entry)
+
+    def start(self, start: Start, occurrence: int) -> None:
+        """Have an execution started, once, whatever is replayed (R42)."""
+        wanted = start.execution_id.encode()
+        recorded = self.answers.get((Kind.START, start.workflow), ())
+        if not any(entry.input == wanted for entry in recorded):
+            self.mark(Kind.START, start.workflow, occurrence, asked=wanted)
+            self._starts.append(start)
+
+    def marked(self, kind: Kind, name: str, occurrence: int) -> Entry | None:
+        """The marker of this kind, name and occurrence."""
+        for entry in self.answers.get((kind, name), ()):
+            if entry.occurrence == occurrence:
+                return entry
+        return None
+
+    def retract_markers(self) -> None:
+        """A turn that did not come to rest starts nothing and decides nothing; what was fed stays."""
+        while self._entries and self._entries[-1].kind in MARKERS:
+            if self._entries.pop().kind == Kind.START:
+                self._starts.pop()
+            self.seq -= 1
+
+    def take(self) -> tuple[list[Entry], list[Start]]:
+        """What is drafted; it is on its way from now on."""
+        written = self._entries, self._starts
+        self._entries, self._starts = [], []
+        return written

@@ -1,0 +1,244 @@
+"""What a body may ask, answered in its turn: names and numbers, time and chance, steps and timers.
+
+The host is one of two that live on the same draft and the same steps. The kernel feeds them from
+outside; the host is what the body sees of that, and it is the clock of the body's loop.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Hashable
+from contextvars import Context
+from random import Random
+from typing import Any
+
+from perdure._definitions import ambient
+from perdure._definitions.clock import TimerCall
+from perdure._definitions.host import Call
+from perdure._kernel.draft import Draft
+from perdure._kernel.event import Origin
+from perdure._kernel.loop import SERIAL_SHIFT, KernelLoop, KernelTask, KernelTimer
+from perdure._kernel.matching import Steps
+from perdure._model.journal import Entry, Kind
+from perdure._model.records import ExecutionId, Start
+from perdure._values.instant import Instant
+
+# Waits up to this long keep their worker; longer ones are recorded and suspend (R16).
+IN_MEMORY_MS = 60_000
+
+# Kernels of this process, counted round: past 2**63 Python folds the upper bits of a hash into the lower ones, and the
+# sets of a worker that has run eight million executions would have another order.
+_serials = itertools.cycle(range(1, 1 << 20))
+
+
+class LoopTimer(TimerCall):
+    """A timer that the body's own loop has set: it runs a callback instead of resolving a future."""
+
+    __slots__ = ("handle",)
+
+    handle: KernelTimer
+
+
+class BodyHost:
+    """The `Host` of one body, and the `Timers` of its loop."""
+
+    __slots__ = (
+        "_counts", "_draft", "_draws", "_draws_at", "_equals", "_number", "_origin", "_patches", "_steps",
+        "asked", "due", "loop", "main", "put_away", "replaying", "withdrawn",
+    )  # fmt: skip
+
+    loop: KernelLoop
+
+    def __init__(self, origin: Origin, draft: Draft, steps: Steps) -> None:
+        self._origin = origin
+        self._draft = draft
+        self._steps = steps
+        self._number = next(_serials) << SERIAL_SHIFT
+        self._counts: dict[Hashable, int] = {}
+        self._equals: dict[int, int] = {}
+        self._patches: dict[str, bool] = {}
+        # How many draws there were in the turn that followed the entry with this seq.
+        self._draws, self._draws_at = 0, 0
+        # The kernel's to change: whether the journal is being fed again, the body's task, and whether
+        # its frames are being closed or have been.
+        self.replaying = True
+        self.main: KernelTask | None = None
+        self.put_away = False
+        # Calls whose (next) attempt is wanted, and calls that are not wanted any more, since the
+        # kernel last looked; and kept entries that a call has taken, each an event of its own.
+        self.asked: list[Call] = []
+        self.withdrawn: list[Call] = []
+        self.due: list[tuple[Call, Entry]] = []
+
+    # Who and when --------------------------------------------------------------------------------
+
+    @property
+    def execution_id(self) -> ExecutionId:
+        """The execution's id."""
+        return self._origin.execution_id
+
+    @property
+    def life(self) -> int:
+        """The number of the incarnation."""
+        return self._origin.life
+
+    @property
+    def workflow(self) -> str:
+        """The workflow's name."""
+        return self._origin.workflow
+
+    @property
+    def closed(self) -> bool:
+        """Whether the body has ended or is being put away."""
+        # Tasks that are ready when the body ends still run in that turn, and what they ask for has no effect (R46).
+        return self.put_away or (self.main is not None and self.main.done())
+
+    def now(self) -> Instant:
+        """The time of the last fed entry (R38)."""
+        return self._draft.now
+
+    def now_s(self) -> float:
+        """Seconds from the beginning to the last event."""
+        return (self._draft.now - self._origin.began_at) / 1_000
+
+    def adopt(self, context: Context, /) -> None:
+        """Let what runs in a context be this body's, also where the user has made the context anew.
+
+        Without a host in it an activity that is called there would really run, unrecorded.
+        """
+        if ambient.host not in context:
+            context.run(ambient.host.set, self)
+
+    # Counting ------------------------------------------------------------------------------------
+
+    def number(self) -> int:
+        """The next creation number."""
+        self._number += 1
+        return self._number
+
+    def occurrence(self, kind: Kind, name: str, /) -> int:
+        """Take the next occurrence of this name."""
+        return self._count((kind, name))
+
+    def occurrences(self, kind: Kind, name: str, /) -> int:
+        """How many have been taken so far."""
+        return self._counts.get((kind, name), 0)
+
+    def equals(self, name: str, input: bytes, /) -> int:
+        """Count one more call with this name and input (R14)."""
+        # By hash, so that a parked kernel does not keep every input it has ever sent.
+        place = hash((name, input))
+        count = self._equals[place] = self._equals.get(place, 0) + 1
+        return count
+
+    def _count(self, what: Hashable) -> int:
+        count = self._counts[what] = self._counts.get(what, 0) + 1
+        return count
+
+    # Chance, versions, starts --------------------------------------------------------------------
+
+    def random(self, name: str | None = None, /) -> Random:
+        """A generator seeded from (seed, seq of the last fed entry, n-th draw), or (seed, name, n) (R39)."""
+        seed = self._origin.seed.hex()
+        if name is not None:
+            return Random(f"{seed}/{name}/{self._count(('draw', name))}")
+        if self._draws_at != self._draft.fed_seq:
+            self._draws, self._draws_at = 0, self._draft.fed_seq
+        self._draws += 1
+        return Random(f"{seed}/{self._draws_at}/{self._draws}")
+
+    def patched(self, change_id: str, /) -> bool:
+        """True if its marker is recorded or the body is live; decided once (R8a)."""
+        known = self._patches.get(change_id)
+        if known is None:
+            known = (Kind.PATCH, change_id) in self._draft.answers
+            if not known and not self.replaying and not self.closed:
+                self._draft.mark(Kind.PATCH, change_id, 1)
+                known = True
+            self._patches[change_id] = known
+        return known
+
+    def start(self, start: Start, /) -> None:
+        """Start an execution, detached, with this turn's commit (R42)."""
+        if not self.closed:
+            self._draft.start(start, max(1, self.occurrences(Kind.START, start.workflow)))
+
+    # Steps ---------------------------------------------------------------------------------------
+
+    def ask(self, call: Call, /) -> asyncio.Future[Any]:
+        """Ask for a step."""
+        future = self.loop.create_future()
+        if self.closed:
+            return future
+        call.future = future
+        call.asked_at = self._draft.now
+        future.call = call
+        if call.kind is Kind.TIMER:
+            self._recall_due(call)
+        else:
+            self.asked.append(call)
+        self._wait(call)
+        return future
+
+    def unanswered(self, kind: Kind, name: str, /) -> bool:
+        """Whether a call of this kind and name waits (R8)."""
+        return any(call.kind is kind and call.name == name for call in self._steps.waiting.values())
+
+    def withdraw(self, call: Call, /) -> None:
+        """The body does not wait for this call any more."""
+        self._steps.drop(call)
+        if call.kind is Kind.ACTIVITY and not self.put_away:
+            self.withdrawn.append(call)
+
+    def take_kept(self, call: Call) -> None:
+        """Let a call have the first kept entry that answers it, as an event of its own."""
+        entry = self._steps.kept_for(call)
+        if entry is not None:
+            self.due.append((call, entry))
+
+    def _wait(self, call: Call) -> None:
+        self._steps.add(call)
+        if self._steps.kept:
+            self.take_kept(call)
+
+    # Timers of the loop --------------------------------------------------------------------------
+
+    def set_timer(self, timer: KernelTimer, name: str, delay_s: float, /) -> None:
+        """Make `call_later` a durable timer."""
+        if self.closed:
+            return
+        # Whole microseconds first, or the float 2.007 would be 2,008 ms; then up: never early (R16).
+        duration_ms = -(-round(delay_s * 1_000_000) // 1_000)
+        call = LoopTimer(
+            name=name,
+            occurrence=self.occurrence(Kind.TIMER, name),
+            duration_ms=duration_ms,
+            due_at=self._draft.now + duration_ms,
+            durable=duration_ms > IN_MEMORY_MS,
+            number=self.number(),
+        )
+        call.handle = timer
+        timer.step = call
+        self._recall_due(call)
+        self._wait(call)
+
+    def drop_timer(self, timer: KernelTimer, /) -> None:
+        """A timer that nobody waits for any more."""
+        assert timer.step is not None
+        self._steps.drop(timer.step)
+        timer.step = None
+
+    def record_due_times(self) -> None:
+        """Have the due time of every long timer recorded: the execution is being suspended (R16)."""
+        for call in self._steps.timers.values():
+            assert isinstance(call, TimerCall)
+            if call.durable and self._draft.marked(Kind.TIMER_SET, call.name, call.occurrence) is None:
+                due = str(call.due_at).encode()
+                self._draft.mark(Kind.TIMER_SET, call.name, call.occurrence, asked=call.input, answer=due)
+
+    def _recall_due(self, call: Call) -> None:
+        """A due time that was recorded never changes, whatever today's code says (R16)."""
+        assert isinstance(call, TimerCall)
+        entry = self._draft.marked(Kind.TIMER_SET, call.name, call.occurrence)
+        if entry is not None:
+            # Also where today's code waits shortly under that name: it has been suspended until then.
+            call.due_at, call.durable = int(entry.exit), True
