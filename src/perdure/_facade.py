@@ -22,7 +22,8 @@ from perdure._definitions.handle import Handle
 from perdure._definitions.host import OnDuplicate, OnMismatch
 from perdure._definitions.registration import Registration
 from perdure._definitions.workflow import Workflow
-from perdure._engine.service import Service, Settings
+from perdure._engine.service import Service
+from perdure._engine.settings import Settings
 from perdure._engine.views import info, journal_entry
 from perdure._model.info import ExecutionInfo, JournalEntry
 from perdure._model.records import Attributes, ExecutionId, Query, Record, Start
@@ -160,7 +161,7 @@ class WorkflowEngine:
         Raises:
             DefinitionError: Two have one name.
         """
-        self._service.register(registrations)
+        self._service.registry.add(registrations)
         if self._open:
             self._service.announce_soon()
 

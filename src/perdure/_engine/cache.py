@@ -34,7 +34,9 @@ class Cache:
 
     def keep(self, runner: Runner) -> None:
         """A kernel waits from now on; others are put away if there is no room."""
-        self.take(runner.execution_id)
+        former = self._take(runner.execution_id)
+        if former is not None and former is not runner:
+            former.evict()
         self._runners[runner.execution_id] = (runner, runner.size)
         self._held += runner.size
         while self._runners and (len(self._runners) > self._count or self._held > self._size):
@@ -42,8 +44,14 @@ class Cache:
             self._held -= size
             oldest.evict()
 
-    def take(self, execution_id: ExecutionId) -> Runner | None:
-        """The kernel is wanted again; it does not count any more."""
+    def wanted(self, runner: Runner) -> None:
+        """A kernel is wanted again, or never more; it does not count."""
+        # Not another one of the same execution: a second start has a runner of its own until it knows that it joins.
+        found = self._runners.get(runner.execution_id)
+        if found is not None and found[0] is runner:
+            self._take(runner.execution_id)
+
+    def _take(self, execution_id: ExecutionId) -> Runner | None:
         found = self._runners.pop(execution_id, None)
         if found is None:
             return None
@@ -53,7 +61,7 @@ class Cache:
 
     def parked(self, record: Record) -> Runner | None:
         """The parked kernel for a new claim, if it is still good; one that is not is put away."""
-        runner = self.take(record.execution_id)
+        runner = self._take(record.execution_id)
         if runner is None:
             return None
         good = (

@@ -216,6 +216,10 @@ class Runner:
 
     def revive(self, history: History) -> None:
         """Replay the journal, then go on."""
+        # Not before: until the kernel stands, no turn may have the journal read once more.
+        self.reloading = False
+        if self.gone:
+            return
         _failpoints.reach("load.after")
         self._replay(history.entries, unborn=self.fence == 1 and not self._began)
         self.seen = max([self.seen, *(letter.wake for letter in history.letters)])

@@ -12,72 +12,41 @@ import logging
 import os
 import random
 import socket
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from collections.abc import Coroutine, Iterable
 from datetime import timedelta
 from typing import Any
 
 from perdure._definitions.activity import ActivityCall
 from perdure._definitions.host import Engine, OnDuplicate, OnMismatch
 from perdure._definitions.registration import Registration
-from perdure._definitions.workflow import WorkflowImplementation
 from perdure._engine.attempts import Attempt
-from perdure._engine.cache import DEFAULT_BYTES, DEFAULT_COUNT, Cache
+from perdure._engine.cache import Cache
 from perdure._engine.committer import Committer
 from perdure._engine.heartbeats import Heartbeats
 from perdure._engine.ownership import Ownership
-from perdure._engine.runner import Implementation, Runner, not_known_to_be_written
+from perdure._engine.registry import Registry
+from perdure._engine.results import Results
+from perdure._engine.runner import Runner
+from perdure._engine.settings import Settings
 from perdure._engine.slots import Slots
+from perdure._engine.starts import Differing, Starts
 from perdure._engine.suspects import Exposure, Suspects, is_suspect
 from perdure._engine.threads import Threads
-from perdure._engine.waiters import Waiters
+from perdure._engine.turns import Turns
 from perdure._engine.wakes import PAUSE_S, Wakes
 from perdure._engine.watchdog import Watchdog
 from perdure._ids import new_worker_id
 from perdure._model.clock import Clock
-from perdure._model.records import Answer, Commit, ExecutionId, History, Record, Start, Verdict, Worker, WorkerId
-from perdure._model.status import FINAL, Status, is_final
+from perdure._model.records import Commit, ExecutionId, History, Record, Start, Worker, WorkerId
+from perdure._model.status import Status, is_final
 from perdure._model.store import Store
 from perdure._values.instant import Instant
-from perdure.errors import (
-    DefinitionError,
-    ExecutionExistsError,
-    ExecutionNotFoundError,
-    ExecutionTimeoutError,
-    NotRegisteredError,
-    PayloadError,
-    PayloadMismatchError,
-    StoreRefusedError,
-    StoreUnavailableError,
-    UsageError,
-)
+from perdure.errors import ExecutionNotFoundError, StoreUnavailableError
 
 logger = logging.getLogger("perdure")
 
-# Whoever waits for an execution of an unknown workflow hears of it after this long (R3).
-UNREGISTERED_MS = 5_000
 # Attempts that were cut off get this long to end before the engine goes on without them.
 CUT_OFF_S = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How an engine is set up; every figure has a default that fits one process on one machine."""
-
-    # Activities that run at once. Async ones are cheap; what bounds them is the far side.
-    concurrency: int = 1_000
-    # Threads for plain functions.
-    threads: int = 32
-    # Executions in hand at once; starts beyond are stored and claimed when there is room.
-    admission: int = 1_000
-    # Kernels that wait in memory: how many, and the bytes of journal behind them.
-    cache_count: int = DEFAULT_COUNT
-    cache_bytes: int = DEFAULT_BYTES
-    # How long running activities may go on when the engine closes.
-    grace: timedelta = timedelta(seconds=5)
-    # The largest encoded payload or result.
-    payload_limit: int = 4 * 1024 * 1024
 
 
 class Service:
@@ -88,7 +57,7 @@ class Service:
         self.settings = settings
         self.engine = face  # what activities find as their engine
         self.worker_id: WorkerId = new_worker_id()
-        self.implementations: dict[str, Implementation] = {}
+        self.registry = Registry(registrations)
         self.runners: dict[ExecutionId, Runner] = {}
         self.cache = Cache(settings.cache_count, settings.cache_bytes)
         self.slots = Slots(settings.concurrency)
@@ -96,44 +65,18 @@ class Service:
         self.random = random.Random()
         self.stopping = False
         self._heartbeats = Heartbeats(store)
-        self._waiters = Waiters()
+        self._results = Results(store, self.registry, self.runners)
+        self._starts = Starts(self)
         self._suspects = Suspects(store)
         self._ownership = Ownership(store)
-        self._turns: deque[Runner] = deque()
-        self._turn_is_due = False
-        # Whose body is in its turn at this moment, for the watchdog.
-        self._in_turn: Runner | None = None
+        self.turns = Turns(self._stirs)
         self._background: set[asyncio.Task[None]] = set()
         # Journals that are being read, to rebuild a kernel.
         self._reloads: set[asyncio.Task[None]] = set()
-        # Starts on their way into the store, for whoever has room.
-        self._unwritten: dict[asyncio.Future[Answer], Start] = {}
         # In-memory waits do not count against admission (R5).
         self._sleeping: set[ExecutionId] = set()
-        self.register(registrations)
 
     # Registrations -------------------------------------------------------------------------------
-
-    def register(self, registrations: Iterable[Registration]) -> None:
-        """Take workflows.
-
-        Raises:
-            DefinitionError: Two have one name.
-            UsageError: Something is not a registration.
-        """
-        for registration in registrations:
-            if not isinstance(registration, WorkflowImplementation):
-                raise UsageError(
-                    f"An engine takes implemented workflows, not {registration!r}. A contract needs a body "
-                    "(`@Contract.implement`), and activities are not registered: the bodies call them."
-                )
-            known = self.implementations.get(registration.name)
-            if known is not None and known is not registration:
-                raise DefinitionError(
-                    f"Two workflows are named {registration.name!r}. A name is what finds an execution's body again: "
-                    "give one of them another name."
-                )
-            self.implementations[registration.name] = registration
 
     async def announce(self) -> None:
         """Make this worker and its workflows known to the store."""
@@ -142,7 +85,7 @@ class Service:
                 worker_id=self.worker_id,
                 host=socket.gethostname(),
                 pid=os.getpid(),
-                workflows=tuple(self.implementations),
+                workflows=self.registry.names,
                 started_at=self.clock.now(),
             )
         )
@@ -155,7 +98,7 @@ class Service:
 
     def claimable(self) -> list[str]:
         """The workflows that are registered here."""
-        return list(self.implementations)
+        return list(self.registry.names)
 
     # Lifecycle -----------------------------------------------------------------------------------
 
@@ -171,12 +114,12 @@ class Service:
         self.committer = Committer(self.store, self.worker_id)
         self.wakes = Wakes(self)
         self.store.listen(self.wakes.poke_all)
-        self._watchdog = Watchdog(self._named_turn)
+        self._watchdog = Watchdog(self.turns.name)
         self._watchdog.start()
         self._spawn(self.committer.run(), "committer")
         self._spawn(self.wakes.run(), "wakes")
         # What a former worker left behind comes before what is started from now on.
-        self.wakes.backlog = self.store.shared and bool(self.implementations)
+        self.wakes.backlog = self.store.shared and bool(self.registry.names)
 
     async def close(self) -> None:
         """Stop: grace for what runs, then give everything back."""
@@ -194,9 +137,7 @@ class Service:
         await asyncio.gather(*self._background, return_exceptions=True)
         self.wakes.close()
         self._watchdog.stop()
-        self._waiters.fail_all(
-            UsageError("The engine was closed while somebody waited for a result; it goes on later.")
-        )
+        self._results.close()
         await self._go(stuck)
 
     async def drain(self, grace: timedelta) -> bool:
@@ -230,7 +171,7 @@ class Service:
             await self.committer.settled()
             # Answers and ended attempts have scheduled their turns by now; they are taken in the next round of the loop.
             await asyncio.sleep(0)
-            if self.committer.idle and not self._turn_is_due and not self._reloads:
+            if self.committer.idle and self.turns.idle and not self._reloads:
                 return
 
     async def _go(self, stuck: list[Runner]) -> None:
@@ -240,9 +181,7 @@ class Service:
         for runner in self.runners.values():
             runner.let_go()
         self.runners.clear()
-        for written, start in self._unwritten.items():
-            written.set_exception(not_known_to_be_written(start.execution_id, start.workflow))
-            written.exception()  # its starter may have gone
+        self._starts.give_up()
         self.cache.clear()
         self.threads.close()
         try:
@@ -289,46 +228,21 @@ class Service:
         return (
             self.committer.idle
             and self.wakes.idle
-            and not self._turn_is_due
+            and self.turns.idle
             and len(self._background) == 2
             and all(runner.quiet and not runner.running for runner in self.runners.values())
         )
-
-    def _named_turn(self) -> str | None:
-        runner = self._in_turn
-        return None if runner is None else f"the body of workflow {runner.workflow!r} ({runner.execution_id})"
 
     # Keeper: what runners ask --------------------------------------------------------------------
 
     def schedule(self, runner: Runner, /) -> None:
         """Let it take a turn soon."""
-        if runner.scheduled or runner.gone:
-            return
-        runner.scheduled = True
-        self._turns.append(runner)
-        if not self._turn_is_due:
-            self._turn_is_due = True
-            self._loop.call_soon(self._take_turns)
+        self.turns.add(runner)
 
-    def _take_turns(self) -> None:
-        self._turn_is_due = False
-        turns, self._turns = self._turns, deque()
-        for runner in turns:
-            runner.scheduled = False
-            self._sleeping.discard(runner.execution_id)
-            self.cache.take(runner.execution_id)
-            self._turn(runner, runner.turn)
-
-    def _turn(self, runner: Runner, take: Callable[..., None], *args: Any) -> None:
-        """Let a kernel run, from a plain callback of the loop."""
-        self._in_turn = runner
-        try:
-            take(*args)
-        except Exception as error:
-            logger.exception("a turn of %s %s has failed", runner.workflow, runner.execution_id)
-            runner.fail_turn(error)
-        finally:
-            self._in_turn = None
+    def _stirs(self, runner: Runner) -> None:
+        """Its turn comes: it sleeps no more, and its kernel is nobody's to put away."""
+        self._sleeping.discard(runner.execution_id)
+        self.cache.wanted(runner)
 
     def reload(self, runner: Runner, /) -> None:
         """Rebuild its kernel from the journal, then let it take its turn."""
@@ -340,12 +254,10 @@ class Service:
 
     async def _reload(self, runner: Runner) -> None:
         history = await self._load([runner])
-        self._loop.call_soon(self._revive, runner, history[0])
+        self._revive(runner, history[0])
 
     def _revive(self, runner: Runner, history: History) -> None:
-        runner.reloading = False
-        if not runner.gone:
-            self._turn(runner, runner.revive, history)
+        self.turns.soon(runner, runner.revive, history)
 
     async def _load(self, runners: list[Runner]) -> list[History]:
         while True:
@@ -378,7 +290,7 @@ class Service:
 
     def begin_attempt(self, call: ActivityCall, runner: Runner, /) -> Attempt:
         """Start an attempt of a call."""
-        self.cache.take(runner.execution_id)
+        self.cache.wanted(runner)
         # What an earlier attempt said of its progress can only be there if there was one.
         attempt = Attempt(call, runner, self, recalls=call.attempt > 1 or runner.fence > 1)
         attempt.begin()
@@ -397,14 +309,14 @@ class Service:
         if self.runners.get(runner.execution_id) is runner:
             del self.runners[runner.execution_id]
         self._sleeping.discard(runner.execution_id)
-        self.cache.take(runner.execution_id)
+        self.cache.wanted(runner)
         if self._suspects.release(runner) is not None:
             self._take_up_next_suspect()
         if commit is None:
             self.wakes.poke()
         elif is_final(commit.status):
             assert commit.exit is not None
-            self._waiters.ended(runner.execution_id, commit.exit)
+            self._results.ended(runner.execution_id, commit.exit)
         elif commit.status is Status.SUSPENDED and commit.held is None:
             self.cache.keep(runner)
             self.wakes.sleeper(commit.wake_at)
@@ -420,7 +332,7 @@ class Service:
         """An execution is in the store, for whoever has room; or for its time, if it is delayed."""
         if start.due_at is not None:
             self.wakes.sleeper(start.due_at)
-        elif start.workflow in self.implementations:
+        elif start.workflow in self.registry:
             self.wakes.backlog = True
             self.wakes.poke()
 
@@ -429,6 +341,11 @@ class Service:
     def room(self) -> int:
         """How many more executions may run here now."""
         return self.settings.admission - (len(self.runners) - len(self._sleeping))
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a new execution may run here now, before all that is pending."""
+        return self.room() > 0 and not self.wakes.backlog
 
     async def keep_house(self) -> None:
         """See to the workers, this one and the others."""
@@ -462,23 +379,23 @@ class Service:
             else:
                 if runner is not None:
                     runner.evict()
-                runner = Runner.claimed(self, self.implementations[record.workflow], record)
+                runner = Runner.claimed(self, self.registry[record.workflow], record)
                 fresh.append((record, runner))
             self.runners[record.execution_id] = runner
         for runner, fence in parked:
-            self._loop.call_soon(self._turn, runner, runner.awake, fence)
+            self.turns.soon(runner, runner.awake, fence)
         histories = await self._load([runner for _, runner in fresh]) if fresh else []
         for (record, runner), history in zip(fresh, histories, strict=True):
             if is_suspect(record):
                 self._spawn(self._expose(record, runner, history), "suspect")
             else:
-                self._loop.call_soon(self._revive, runner, history)
+                self._revive(runner, history)
 
     async def _expose(self, record: Record, runner: Runner, history: History) -> None:
         """Let a suspect run, or hold it if it has ended its worker too often (R41)."""
         may_run = await self._suspects.expose(record, history)
         if may_run:
-            self._loop.call_soon(self._revive, runner, history)
+            self._revive(runner, history)
         elif not runner.gone:
             runner.convict(record.crashes)
 
@@ -500,13 +417,7 @@ class Service:
 
     async def look_after_waiters(self) -> None:
         """Tell those who wait for executions that have ended elsewhere."""
-        wanted = self._waiters.wanted(self.runners)
-        if not wanted:
-            return
-        for record in await self.store.read(wanted):
-            if is_final(record.status):
-                assert record.exit is not None
-                self._waiters.ended(record.execution_id, record.exit)
+        await self._results.look()
 
     # Engine: what definitions ask ----------------------------------------------------------------
 
@@ -515,157 +426,14 @@ class Service:
         return self.clock.now()
 
     async def start_execution(
-        self,
-        start: Start,
-        *,
-        on_duplicate: OnDuplicate,
-        on_mismatch: OnMismatch,
-        differing: Callable[[bytes], tuple[str, ...]],
+        self, start: Start, *, on_duplicate: OnDuplicate, on_mismatch: OnMismatch, differing: Differing
     ) -> None:
         """Start or join; it is durable when this returns."""
-        self._check_start(start)
-        runner = self.runners.get(start.execution_id)
-        if runner is None:
-            verdict = await self._write_start(start)
-        else:
-            # Shielded: cancelling one caller must not cancel the birth that others wait for.
-            if runner.born is not None:
-                await asyncio.shield(runner.born)
-            verdict = Verdict.JOINED
-        if verdict is Verdict.LOST:
-            # This worker was retired while the birth was on its way; a start that waits needs no worker.
-            verdict = await self._store_start(start)
-        if verdict is Verdict.JOINED:
-            await self._join(start, on_duplicate, on_mismatch, differing)
-
-    def _check_start(self, start: Start) -> None:
-        if self.stopping:
-            raise UsageError("The engine is closing and takes no new executions.")
-        if len(start.payload) > self.settings.payload_limit:
-            raise PayloadError(
-                f"The payload of {start.workflow!r} has {len(start.payload):,} bytes; the limit is "
-                f"{self.settings.payload_limit:,}. Store it elsewhere and pass where it is, or open the engine with a "
-                "larger payload_limit=.",
-                owner=start.workflow,
-            )
-        if start.workflow not in self.implementations and not self.store.shared:
-            names = ", ".join(sorted(self.implementations)) or "nothing"
-            raise NotRegisteredError(
-                f"No body of workflow {start.workflow!r} is registered in this memory engine ({names} is), and no other "
-                "process can have one. Add its implementation to the engine's list.",
-                workflow=start.workflow,
-            )
-
-    async def _write_start(self, start: Start) -> Verdict:
-        implementation = self.implementations.get(start.workflow)
-        if implementation is not None and start.due_at is None and self.room() > 0 and not self.wakes.backlog:
-            runner = Runner(
-                self,
-                implementation,
-                execution_id=start.execution_id,
-                incarnation=start.incarnation,
-                life=start.number,
-                fence=1,
-                payload=start.payload,
-                began_at=self.clock.now(),
-            )
-            self.runners[start.execution_id] = runner
-            runner.born = asyncio.get_running_loop().create_future()
-            self._loop.call_soon(self._turn, runner, runner.bear, start)
-            return await asyncio.shield(runner.born)
-        return await self._store_start(start)
-
-    async def _store_start(self, start: Start) -> Verdict:
-        """Store it for whoever has room, now or later."""
-        status = Status.PENDING if start.due_at is None else Status.SUSPENDED
-        commit = Commit(start.execution_id, start.incarnation, 0, 0, status, start, wake_at=start.due_at)
-        written: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._unwritten[written] = start
-        written.add_done_callback(lambda _: self._unwritten.pop(written, None))
-
-        def answered(answer: Answer) -> None:
-            # Here and not behind the wait: its caller may have been cancelled meanwhile.
-            self.stored(start)
-            if not written.done():
-                written.set_result(answer)
-
-        self.committer.submit(commit, answered, _refuser(written))
-        return (await asyncio.shield(written)).verdict
-
-    async def _join(
-        self,
-        start: Start,
-        on_duplicate: OnDuplicate,
-        on_mismatch: OnMismatch,
-        differing: Callable[[bytes], tuple[str, ...]],
-    ) -> None:
-        if on_duplicate == "reject":
-            raise ExecutionExistsError(
-                f"Execution {start.execution_id} of {start.workflow!r} exists already, and on_duplicate is 'reject'.",
-                execution_id=start.execution_id,
-            )
-        record = await self.record(start.execution_id)
-        if record is None or record.payload == start.payload:
-            return
-        fields = differing(record.payload)
-        if not fields:
-            return
-        if on_mismatch == "raise":
-            raise PayloadMismatchError(
-                f"Execution {start.execution_id} of {start.workflow!r} was started with another payload: "
-                f"{', '.join(fields)} differ(s). The same idempotency key must mean the same work.",
-                fields=fields,
-                execution_id=start.execution_id,
-            )
-        logger.warning(
-            "execution %s of %r was started with another payload before (%s differ(s)); the first one stands",
-            start.execution_id, start.workflow, ", ".join(fields),
-        )  # fmt: skip
+        await self._starts.start(start, on_duplicate=on_duplicate, on_mismatch=on_mismatch, differing=differing)
 
     async def wait_for_exit(self, execution_id: ExecutionId, *, workflow: str, timeout: timedelta | None) -> bytes:
         """The encoded exit of an execution, once it has one."""
-        if execution_id in self.runners:
-            _check_workflow(execution_id, self.runners[execution_id].workflow, workflow)
-        future = self._waiters.add(execution_id)
-        alarms = [
-            self.clock.call_at(self.clock.now() + UNREGISTERED_MS, lambda: self._look_for_body(execution_id, workflow))
-        ]
-        if timeout is not None:
-            limit = self.clock.now() + round(timeout.total_seconds() * 1_000)
-            alarms.append(self.clock.call_at(limit, lambda: _time_out(future, execution_id, timeout)))
-        try:
-            if execution_id not in self.runners and not future.done():
-                # Only after the waiter is there: an end in between reaches one of the two.
-                record = await self.record(execution_id)
-                if record is None:
-                    raise ExecutionNotFoundError(
-                        f"There is no execution {execution_id} of {workflow!r}.", execution_id=execution_id
-                    )
-                _check_workflow(execution_id, record.workflow, workflow)
-                if record.status in FINAL:
-                    assert record.exit is not None
-                    return record.exit
-            return await future
-        finally:
-            for alarm in alarms:
-                alarm.cancel()
-            self._waiters.discard(execution_id, future)
-
-    def _look_for_body(self, execution_id: ExecutionId, workflow: str) -> None:
-        if workflow not in self.implementations:
-            self._spawn(self._say_unregistered(execution_id, workflow), "look")
-
-    async def _say_unregistered(self, execution_id: ExecutionId, workflow: str) -> None:
-        workers = [worker for worker in await self.store.workers() if worker.retired_at is None]
-        if any(workflow in worker.workflows for worker in workers):
-            return
-        names = ", ".join(sorted({name for worker in workers for name in worker.workflows})) or "nothing"
-        logger.warning(
-            "execution %s waits: no worker has registered workflow %r. Registered are: %s",
-            execution_id,
-            workflow,
-            names,
-        )
+        return await self._results.wait(execution_id, workflow=workflow, timeout=timeout)
 
     async def record(self, execution_id: ExecutionId, /) -> Record | None:
         """The execution as it stands in the store."""
@@ -677,27 +445,3 @@ class Service:
         if await self.store.resume(execution_id) is None:
             raise ExecutionNotFoundError(f"There is no execution {execution_id}.", execution_id=execution_id)
         self.wakes.poke()
-
-
-def _check_workflow(execution_id: ExecutionId, found: str, asked: str) -> None:
-    # Read with the schemas of another workflow, its result would be nonsense.
-    if found != asked:
-        raise UsageError(f"Execution {execution_id} belongs to workflow {found!r}, not to {asked!r}.")
-
-
-def _refuser(future: asyncio.Future[Answer]) -> Callable[[StoreRefusedError], None]:
-    def refused(error: StoreRefusedError) -> None:
-        if not future.done():
-            future.set_exception(error)
-
-    return refused
-
-
-def _time_out(future: asyncio.Future[bytes], execution_id: ExecutionId, timeout: timedelta) -> None:
-    if not future.done():
-        future.set_exception(
-            ExecutionTimeoutError(
-                f"Execution {execution_id} has not ended within {timeout}. It goes on; ask again, or interrupt it.",
-                execution_id=execution_id,
-            )
-        )

@@ -34,6 +34,16 @@ class TestTimers:
         assert await scene.store.promote(10) == 1
 
     @scenario
+    async def test_nobody_is_promoted_early_beside_one_that_is_due(self, scene: Scene) -> None:
+        """An execution is never promoted before its `wake_at`, though others are."""
+        await scene.worker()
+        now = scene.clock.now()
+        due, early = await scene.suspended("w1", wake_at=now), await scene.suspended("w1", wake_at=now + 1)
+        assert await scene.store.promote(10) == 1
+        statuses = [(await scene.record(life)).status for life in (due, early)]
+        assert statuses == [Status.PENDING, Status.SUSPENDED]
+
+    @scenario
     async def test_who_waits_only_for_mail_is_not_promoted(self, scene: Scene) -> None:
         """`wake_at` None: only by mail, however late it is."""
         await scene.worker()

@@ -1,0 +1,124 @@
+"""Waiting for the exit of an execution, wherever it ends.
+
+One that ends in this worker's hands wakes its waiters directly. For every other one the store is
+asked: on a hint that somebody else has written, and at intervals in case no hint comes.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from datetime import timedelta
+
+from perdure._engine.registry import Registry
+from perdure._engine.runner import Runner
+from perdure._engine.waiters import Waiters
+from perdure._model.records import ExecutionId
+from perdure._model.status import FINAL, is_final
+from perdure._model.store import Store
+from perdure.errors import ExecutionNotFoundError, ExecutionTimeoutError, StoreUnavailableError, UsageError
+
+logger = logging.getLogger("perdure")
+
+# Whoever waits for an execution of an unknown workflow hears of it after this long (R3).
+UNREGISTERED_MS = 5_000
+
+
+class Results:
+    """Gives callers of one engine the exits that they wait for."""
+
+    def __init__(self, store: Store, registry: Registry, runners: Mapping[ExecutionId, Runner]) -> None:
+        self._store = store
+        self._registry = registry
+        # What this worker has in hand; the service's own.
+        self._runners = runners
+        self._waiters = Waiters()
+        self._looking: set[asyncio.Task[None]] = set()
+
+    async def wait(self, execution_id: ExecutionId, *, workflow: str, timeout: timedelta | None) -> bytes:
+        """The encoded exit of an execution, once it has one."""
+        if execution_id in self._runners:
+            _check_workflow(execution_id, self._runners[execution_id].workflow, workflow)
+        future = self._waiters.add(execution_id)
+        clock = self._store.clock
+        now = clock.now()
+        alarms = [clock.call_at(now + UNREGISTERED_MS, lambda: self._look_for_body(execution_id, workflow))]
+        if timeout is not None:
+            limit = now + round(timeout.total_seconds() * 1_000)
+            alarms.append(clock.call_at(limit, lambda: _time_out(future, execution_id, timeout)))
+        try:
+            if execution_id not in self._runners and not future.done():
+                # Only after the waiter is there: an end in between reaches one of the two.
+                found = await self._ended(execution_id, workflow)
+                if found is not None:
+                    return found
+            return await future
+        finally:
+            for alarm in alarms:
+                alarm.cancel()
+            self._waiters.discard(execution_id, future)
+
+    def ended(self, execution_id: ExecutionId, exit: bytes) -> None:
+        """An execution has ended in this worker's hands."""
+        self._waiters.ended(execution_id, exit)
+
+    async def look(self) -> None:
+        """Tell those who wait for executions that have ended elsewhere."""
+        wanted = self._waiters.wanted(self._runners)
+        if not wanted:
+            return
+        for record in await self._store.read(wanted):
+            if is_final(record.status):
+                assert record.exit is not None
+                self._waiters.ended(record.execution_id, record.exit)
+
+    def close(self) -> None:
+        """Nobody will be told any more."""
+        for task in self._looking:
+            task.cancel()
+        self._waiters.fail_all(
+            UsageError("The engine was closed while somebody waited for a result; it goes on later.")
+        )
+
+    async def _ended(self, execution_id: ExecutionId, workflow: str) -> bytes | None:
+        records = await self._store.read([execution_id])
+        if not records:
+            raise ExecutionNotFoundError(
+                f"There is no execution {execution_id} of {workflow!r}.", execution_id=execution_id
+            )
+        _check_workflow(execution_id, records[0].workflow, workflow)
+        return records[0].exit if records[0].status in FINAL else None
+
+    def _look_for_body(self, execution_id: ExecutionId, workflow: str) -> None:
+        if workflow not in self._registry:
+            task = asyncio.get_running_loop().create_task(self._say_unregistered(execution_id, workflow))
+            self._looking.add(task)
+            task.add_done_callback(self._looking.discard)
+
+    async def _say_unregistered(self, execution_id: ExecutionId, workflow: str) -> None:
+        try:
+            workers = [worker for worker in await self._store.workers() if worker.retired_at is None]
+        except StoreUnavailableError:
+            return  # others say that already
+        if any(workflow in worker.workflows for worker in workers):
+            return
+        names = ", ".join(sorted({name for worker in workers for name in worker.workflows})) or "nothing"
+        logger.warning(
+            "execution %s waits: no worker has registered workflow %r. Registered are: %s",
+            execution_id, workflow, names,
+        )  # fmt: skip
+
+
+def _check_workflow(execution_id: ExecutionId, found: str, asked: str) -> None:
+    # Read with the schemas of another workflow, its result would be nonsense.
+    if found != asked:
+        raise UsageError(f"Execution {execution_id} belongs to workflow {found!r}, not to {asked!r}.")
+
+
+def _time_out(future: asyncio.Future[bytes], execution_id: ExecutionId, timeout: timedelta) -> None:
+    if not future.done():
+        future.set_exception(
+            ExecutionTimeoutError(
+                f"Execution {execution_id} has not ended within {timeout}. It goes on; ask again, or interrupt it.",
+                execution_id=execution_id,
+            )
+        )

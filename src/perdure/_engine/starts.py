@@ -1,0 +1,175 @@
+"""Starting: an execution is born in this worker's hands, stored for whoever has room, or joined.
+
+A start is durable when its caller hears of it. Whether the execution is new is known only then, so
+the first turn may have run for nothing; its effects have not.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from perdure._definitions.host import OnDuplicate, OnMismatch
+from perdure._engine.registry import Registry
+from perdure._engine.runner import Keeper, Runner, not_known_to_be_written
+from perdure._engine.turns import Turns
+from perdure._model.records import Answer, Commit, ExecutionId, Record, Start, Verdict
+from perdure._model.status import Status
+from perdure._model.store import Store
+from perdure.errors import (
+    ExecutionExistsError,
+    NotRegisteredError,
+    PayloadError,
+    PayloadMismatchError,
+    StoreRefusedError,
+    UsageError,
+)
+
+logger = logging.getLogger("perdure")
+
+Differing = Callable[[bytes], tuple[str, ...]]
+
+
+class Reception(Keeper, Protocol):
+    """What a start needs of the engine around it."""
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def registry(self) -> Registry: ...
+
+    @property
+    def turns(self) -> Turns: ...
+
+    @property
+    def runners(self) -> dict[ExecutionId, Runner]: ...
+
+    @property
+    def payload_limit(self) -> int: ...
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a new execution may run here now, before all that is pending."""
+        ...
+
+    async def record(self, execution_id: ExecutionId, /) -> Record | None: ...
+
+
+class Starts:
+    """Takes the starts of one engine."""
+
+    def __init__(self, reception: Reception) -> None:
+        self._reception = reception
+        # Starts on their way into the store, for whoever has room.
+        self._unwritten: dict[asyncio.Future[Answer], Start] = {}
+
+    async def start(
+        self, start: Start, *, on_duplicate: OnDuplicate, on_mismatch: OnMismatch, differing: Differing
+    ) -> None:
+        """Start or join; it is durable when this returns."""
+        self._check(start)
+        runner = self._reception.runners.get(start.execution_id)
+        if runner is None:
+            verdict = await self._write(start)
+        else:
+            # Shielded: cancelling one caller must not cancel the birth that others wait for.
+            if runner.born is not None:
+                await asyncio.shield(runner.born)
+            verdict = Verdict.JOINED
+        if verdict is Verdict.LOST:
+            # This worker was retired while the birth was on its way; a start that waits needs no worker.
+            verdict = await self._store(start)
+        if verdict is Verdict.JOINED:
+            await self._join(start, on_duplicate, on_mismatch, differing)
+
+    def give_up(self) -> None:
+        """The engine has closed; what is still on its way is not known to be written."""
+        for written, start in self._unwritten.items():
+            written.set_exception(not_known_to_be_written(start.execution_id, start.workflow))
+            written.exception()  # its starter may have gone
+
+    def _check(self, start: Start) -> None:
+        reception = self._reception
+        if reception.stopping:
+            raise UsageError("The engine is closing and takes no new executions.")
+        if len(start.payload) > reception.payload_limit:
+            raise PayloadError(
+                f"The payload of {start.workflow!r} has {len(start.payload):,} bytes; the limit is "
+                f"{reception.payload_limit:,}. Store it elsewhere and pass where it is, or open the engine with a "
+                "larger payload_limit=.",
+                owner=start.workflow,
+            )
+        if start.workflow not in reception.registry and not reception.store.shared:
+            raise NotRegisteredError(
+                f"No body of workflow {start.workflow!r} is registered in this memory engine ({reception.registry} is), "
+                "and no other process can have one. Add its implementation to the engine's list.",
+                workflow=start.workflow,
+            )
+
+    async def _write(self, start: Start) -> Verdict:
+        reception = self._reception
+        implementation = reception.registry.get(start.workflow)
+        if implementation is None or start.due_at is not None or not reception.has_room:
+            return await self._store(start)
+        runner = Runner(
+            reception,
+            implementation,
+            execution_id=start.execution_id,
+            incarnation=start.incarnation,
+            life=start.number,
+            fence=1,
+            payload=start.payload,
+            began_at=reception.clock.now(),
+        )
+        reception.runners[start.execution_id] = runner
+        runner.born = asyncio.get_running_loop().create_future()
+        reception.turns.soon(runner, runner.bear, start)
+        return await asyncio.shield(runner.born)
+
+    async def _store(self, start: Start) -> Verdict:
+        """Store it for whoever has room, now or later."""
+        status = Status.PENDING if start.due_at is None else Status.SUSPENDED
+        commit = Commit(start.execution_id, start.incarnation, 0, 0, status, start, wake_at=start.due_at)
+        written: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._unwritten[written] = start
+        written.add_done_callback(lambda _: self._unwritten.pop(written, None))
+
+        def answered(answer: Answer) -> None:
+            # Here and not behind the wait: its caller may have been cancelled meanwhile.
+            self._reception.stored(start)
+            if not written.done():
+                written.set_result(answer)
+
+        def refused(error: StoreRefusedError) -> None:
+            if not written.done():
+                written.set_exception(error)
+
+        self._reception.committer.submit(commit, answered, refused)
+        return (await asyncio.shield(written)).verdict
+
+    async def _join(
+        self, start: Start, on_duplicate: OnDuplicate, on_mismatch: OnMismatch, differing: Differing
+    ) -> None:
+        if on_duplicate == "reject":
+            raise ExecutionExistsError(
+                f"Execution {start.execution_id} of {start.workflow!r} exists already, and on_duplicate is 'reject'.",
+                execution_id=start.execution_id,
+            )
+        record = await self._reception.record(start.execution_id)
+        if record is None or record.payload == start.payload:
+            return
+        fields = differing(record.payload)
+        if not fields:
+            return
+        if on_mismatch == "raise":
+            raise PayloadMismatchError(
+                f"Execution {start.execution_id} of {start.workflow!r} was started with another payload: "
+                f"{', '.join(fields)} differ(s). The same idempotency key must mean the same work.",
+                fields=fields,
+                execution_id=start.execution_id,
+            )
+        logger.warning(
+            "execution %s of %r was started with another payload before (%s differ(s)); the first one stands",
+            start.execution_id, start.workflow, ", ".join(fields),
+        )  # fmt: skip

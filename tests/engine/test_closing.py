@@ -1,0 +1,345 @@
+"""Leaving: grace for what runs, then everything back, and nothing lost (R6, R9, R12)."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from perdure import Status, UsageError, WorkflowEngine, activity, sleep, workflow
+
+from tests.engine.lab import Gate, ThreadGate
+
+
+def test_running_activities_get_their_grace(lab):
+    """API 7: what ends within it is recorded, and nothing new begins."""
+    gate = Gate()
+    ran = []
+
+    @activity
+    async def act(n: int) -> int:
+        ran.append(n)
+        if n == 1:
+            await gate.wait()
+        return n
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> int:
+        return await act(1) + await act(2)
+
+    async def main():
+        async with lab.engine([work], grace="10 seconds") as engine:
+            handle = await work.start("k")
+            await lab.settle()
+            closing = asyncio.ensure_future(engine.drain("10 seconds"))
+            await lab.settle()
+            assert not closing.done()
+            gate.open()
+            assert await closing is True
+            await lab.settle()
+            assert await lab.steps(engine, handle.execution_id) == [("activity", "act", 1)]
+            assert ran == [1]
+        async with lab.engine([work]) as engine:
+            assert (await engine.describe(handle.execution_id)).crashes == 0
+            assert await lab.result(work.handle(handle.execution_id)) == 3
+        assert ran == [1, 2]
+
+    lab.run(main)
+
+
+def test_what_outlives_its_grace_is_cut_off_and_runs_again_elsewhere(lab, log):
+    """R9: recorded nowhere."""
+    gate = Gate()
+    ran = []
+
+    @activity
+    async def act() -> int:
+        ran.append(1)
+        if len(ran) == 1:
+            await gate.wait()
+        return len(ran)
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> int:
+        return await act()
+
+    async def main():
+        async with lab.engine([work], grace=0):
+            handle = await work.start("k")
+            await lab.settle()
+        assert any("did not end within their grace" in record.getMessage() for record in log.records)
+        async with lab.engine([work]) as engine:
+            assert await lab.result(work.handle(handle.execution_id)) == 2
+            assert len(await engine.journal(handle.execution_id)) == 1
+
+    lab.run(main)
+
+
+def test_a_drained_engine_takes_nothing_new(lab):
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        return key
+
+    @workflow(idempotency_key=lambda key: key)
+    async def nap(key: str) -> str:
+        await sleep("1 hour")
+        return key
+
+    async def main():
+        async with lab.engine([work, nap]) as engine:
+            handle = await nap.start("k")
+            await lab.settle()
+            assert await engine.drain(0) is True
+            with pytest.raises(UsageError, match="closing"):
+                await work.start("new")
+            await lab.skip("2 hours")
+            assert await handle.status() in {Status.SUSPENDED, Status.PENDING}
+        async with lab.engine([work, nap]):
+            assert await lab.result(nap.handle(handle.execution_id)) == "k"
+
+    lab.run(main)
+
+
+def test_the_last_result_is_recorded_even_if_it_came_with_the_cut(lab):
+    """R9: in time, and what it allows is not begun any more; the execution may even end with it."""
+    gate = Gate()
+
+    @activity
+    async def act() -> str:
+        with contextlib.suppress(asyncio.CancelledError):
+            await gate.wait()
+        return "saved"
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        return await act()
+
+    async def main():
+        async with lab.engine([work]):
+            waiting = asyncio.ensure_future(work.execute("k"))
+            await lab.settle()
+        assert await waiting == "saved"
+        async with lab.engine([work]) as engine:
+            assert (await engine.describe(work.execution_id("k"))).status is Status.SUCCEEDED
+
+    lab.run(main)
+
+
+def test_who_waits_when_the_engine_closes_hears_so(lab):
+    """And may go on waiting with the next engine."""
+
+    @workflow(idempotency_key=lambda key: key)
+    async def nap(key: str) -> str:
+        await sleep("30 seconds" if key == "short" else "1 hour")
+        return key
+
+    async def main():
+        async with lab.engine([nap]):
+            waiting = [asyncio.ensure_future(nap.execute(key)) for key in ("short", "long")]
+            waiting.append(asyncio.ensure_future(nap.handle(nap.execution_id("long")).result(timeout="1 day")))
+            await lab.settle()
+        for each in waiting:
+            with pytest.raises(UsageError, match="closed while somebody waited"):
+                await each
+        async with lab.engine([nap]):
+            for key in ("short", "long"):
+                assert await lab.finish(nap.execute(key)) == key
+
+    lab.run(main)
+
+
+def test_a_thread_that_never_ends_does_not_keep_the_engine_open(file_lab, log):
+    """R12: its execution stays with the process until that ends; nobody else begins it a second time."""
+    gate = ThreadGate()
+    ran = []
+
+    @activity
+    def stuck() -> None:
+        ran.append(1)
+        gate.wait()
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        if key == "stuck":
+            await stuck()
+        else:
+            await sleep("30 seconds")
+        return key
+
+    async def main():
+        async with file_lab.engine([work]) as engine:
+            handle = await work.start("stuck")
+            other = await work.start("other")
+            await gate.reached()
+            await file_lab.settle()
+            former = file_lab.service(engine).worker_id
+            store = file_lab.probe(engine).inner
+        assert any("their threads still run" in record.getMessage() for record in log.records)
+        async with file_lab.engine([work]) as engine:
+            await file_lab.skip("10 seconds")
+            record = await file_lab.record(engine, handle.execution_id)
+            assert (record.status, record.owner) == (Status.RUNNING, former)
+            assert await file_lab.result(work.handle(other.execution_id)) == "other"
+            assert ran == [1]
+            # The process ends: its lock is gone.
+            gate.open()
+            await store.close()
+            await file_lab.skip("2 seconds")
+            assert await file_lab.result(work.handle(handle.execution_id)) == "stuck"
+            assert (await engine.describe(handle.execution_id)).crashes <= 1
+        assert ran == [1, 1]
+
+    file_lab.run(main)
+
+
+def test_an_async_attempt_that_never_ends_does_not_keep_the_engine_open(lab, monkeypatch):
+    """It is left to itself after its time to end."""
+    monkeypatch.setattr("perdure._engine.service.CUT_OFF_S", 0.05)
+    gate = Gate()
+    ran = []
+
+    @activity
+    async def stubborn() -> int:
+        ran.append(1)
+        while len(ran) == 1 and not gate._open.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await gate.wait()
+        return len(ran)
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> int:
+        return await stubborn()
+
+    async def main():
+        async with lab.engine([work]):
+            handle = await work.start("k")
+            await lab.settle()
+        async with lab.engine([work]):
+            assert await lab.result(work.handle(handle.execution_id)) == 2
+            gate.open()
+            await lab.settle()
+
+    lab.run(main)
+
+
+def test_nothing_is_left_of_a_closed_engine(lab):
+    """Tasks, alarms, owned rows and its worker's life."""
+    gate = Gate()
+
+    @activity
+    async def act() -> None:
+        await gate.wait()
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> None:
+        if key == "act":
+            await act()
+        await sleep("30 seconds" if key == "short" else "1 hour")
+
+    async def main():
+        before = asyncio.all_tasks()
+        async with lab.engine([work]) as engine:
+            for key in ("act", "short", "long"):
+                await work.start(key)
+            await lab.settle()
+            worker = lab.service(engine).worker_id
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == before
+        assert lab.clock.next_event() is None
+        assert lab.clock.next_alarm() is None
+        store = lab.store()
+        await store.open()
+        assert await store.owned(worker) == {}
+        (row,) = [one for one in await store.workers() if one.worker_id == worker]
+        assert row.retired_at is not None
+        from perdure._model.records import Query
+
+        statuses = {record.key: record.status for record in await store.executions(Query())}
+        assert statuses == {"act": Status.PENDING, "short": Status.PENDING, "long": Status.SUSPENDED}
+        await store.close()
+
+    lab.run(main)
+
+
+def test_a_cancelled_close_is_finished_all_the_same(lab):
+    """A second Ctrl-C must not leave the store half closed."""
+    gate = Gate()
+
+    @activity
+    async def act() -> None:
+        await gate.wait()
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> None:
+        await act()
+
+    async def main():
+        store = lab.store()
+        leave = Gate()
+
+        async def session() -> None:
+            async with WorkflowEngine(store, [work], grace="10 seconds"):
+                await work.start("k")
+                await leave.wait()
+
+        task = asyncio.ensure_future(session())
+        await lab.settle()
+        assert gate.entered == 1
+        leave.open()
+        await lab.settle()
+        task.cancel()
+        await lab.settle()
+        task.cancel()
+        await lab.settle()
+        assert not task.done()
+        gate.open()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert store.inner._lanes is None
+        async with lab.engine([work]):
+            assert await lab.finish(work.execute("k")) is None
+
+    lab.run(main)
+
+
+def test_an_engine_that_cannot_open_can_be_tried_again(lab):
+    """The store was away; nothing of the first try is left."""
+    from perdure import StoreUnavailableError
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        return key
+
+    async def main():
+        for method in ("open", "register"):
+            store = lab.store()
+            store.fail(method, 1)
+            with pytest.raises(StoreUnavailableError):
+                async with lab.engine([work], store=store):
+                    pass
+            assert store.inner._lanes is None
+            async with lab.engine([work], store=lab.store()):
+                assert await lab.finish(work.execute("k")) == "k"
+
+    lab.run(main)
+
+
+def test_two_engines_of_one_process_close_apart(lab):
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        await sleep("10 seconds")
+        return key
+
+    async def main():
+        from contextlib import AsyncExitStack
+
+        async with AsyncExitStack() as first, AsyncExitStack() as second:
+            one = await first.enter_async_context(lab.engine([work]))
+            other = await second.enter_async_context(lab.engine([work]))
+            handle = await other.start(work, "k")
+            await lab.settle()
+            await first.aclose()
+            with pytest.raises(UsageError, match="not open"):
+                await one.start(work, "late")
+            assert await lab.finish(handle.result()) == "k"
+
+    lab.run(main)

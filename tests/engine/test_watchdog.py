@@ -1,0 +1,98 @@
+"""Whoever blocks the event loop is named. Here alone real time passes, a tenth of a second at a time."""
+
+import time
+
+import pytest
+
+from perdure import activity, workflow
+from perdure._engine.watchdog import Watchdog
+
+PATIENCE_S = 0.02
+# As long as a blocking call lasts here: many times the watchdog's patience.
+BLOCKED_S = 0.2
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure._engine.watchdog.INTERVAL_S", 0.001)
+    monkeypatch.setattr("perdure._engine.service.Watchdog", lambda running: Watchdog(running, patience_s=PATIENCE_S))
+
+
+def barks(log) -> list[str]:
+    return [record.getMessage() for record in log.records if "blocked the event loop" in record.getMessage()]
+
+
+def test_the_body_that_blocks_is_named(lab, log):
+    """Issue 2, point 3: workflow, execution, and where."""
+
+    @workflow(idempotency_key=lambda key: key)
+    async def sleepy_body(key: str) -> str:
+        time.sleep(BLOCKED_S)  # noqa: ASYNC251 - the wrong that is tested
+        return key
+
+    async def main():
+        async with lab.engine([sleepy_body]) as engine:
+            assert await lab.finish(sleepy_body.execute("k")) == "k"
+            assert lab.service(engine)._watchdog.barks >= 1
+        said = [line for line in barks(log) if "sleepy_body" in line.splitlines()[0]]
+        assert said
+        assert sleepy_body.execution_id("k") in said[0]
+        assert "test_watchdog.py" in said[0]
+        assert "plain function" in said[0]
+
+    lab.run(main)
+
+
+def test_the_activity_that_blocks_is_named(lab, log):
+    """An async function that does not await; a plain one on its thread blocks nobody."""
+
+    @activity(name="Blocking")
+    async def blocking() -> None:
+        time.sleep(BLOCKED_S)  # noqa: ASYNC251 - the wrong that is tested
+
+    @activity(name="OnThread")
+    def on_thread() -> None:
+        time.sleep(BLOCKED_S)
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> None:
+        await (blocking() if key == "blocking" else on_thread())
+
+    async def main():
+        async with lab.engine([work]):
+            await lab.finish(work.execute("on thread"))
+            assert not [line for line in barks(log) if "OnThread" in line.splitlines()[0]]
+            await lab.finish(work.execute("blocking"))
+            said = [line for line in barks(log) if "activity 'Blocking' of work" in line.splitlines()[0]]
+            assert said
+            assert "test_watchdog.py" in said[0]
+
+    lab.run(main)
+
+
+def test_nobody_is_named_twice_for_one_block(memory_lab, log):
+    @workflow(idempotency_key=lambda key: key)
+    async def sleepy_body(key: str) -> str:
+        time.sleep(BLOCKED_S)  # noqa: ASYNC251 - the wrong that is tested
+        return key
+
+    async def main():
+        async with memory_lab.engine([sleepy_body]):
+            await memory_lab.finish(sleepy_body.execute("k"))
+        assert len([line for line in barks(log) if "sleepy_body" in line.splitlines()[0]]) == 1
+
+    memory_lab.run(main)
+
+
+def test_it_ends_with_its_engine(memory_lab):
+    import threading
+
+    async def main():
+        async with memory_lab.engine() as engine:
+            assert any(thread.name == "perdure-watchdog" for thread in threading.enumerate())
+            watchdog = memory_lab.service(engine)._watchdog
+        assert watchdog._stop.is_set()
+        while any(thread.name == "perdure-watchdog" for thread in threading.enumerate()):
+            await memory_lab.settle()
+
+    memory_lab.run(main)
