@@ -10,28 +10,25 @@ the journal first, and running attempts find their calls again by what was asked
 """
 
 import asyncio
-import json
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from perdure import _failpoints
 from perdure._definitions.activity import ActivityCall
-from perdure._definitions.clock import TimerCall
 from perdure._definitions.host import Call
 from perdure._definitions.workflow import WorkflowImplementation
 from perdure._engine.attempts import Attempt
 from perdure._engine.committer import Committer
+from perdure._engine.standing import Standing, crashes_error, standing_held, standing_of
 from perdure._kernel.event import Event, Origin
-from perdure._kernel.host import IN_MEMORY_MS
 from perdure._kernel.kernel import Kernel
 from perdure._model.clock import Alarm, Clock
 from perdure._model.journal import Entry, Kind
 from perdure._model.records import Answer, Commit, ExecutionId, History, Record, Start, Verdict
 from perdure._model.status import Held, Status, is_final
-from perdure._values.cause import Cause, Die
-from perdure._values.exit_codec import ExitCodec
+from perdure._values.cause import Cause
 from perdure._values.instant import Instant
-from perdure.errors import Defect, OutcomeUnknown, PayloadError, StoreRefusedError, StoreUnavailableError
+from perdure.errors import OutcomeUnknown, StoreRefusedError, StoreUnavailableError
 
 Implementation = WorkflowImplementation[..., Any]
 
@@ -250,17 +247,12 @@ class Runner:
 
     def convict(self, crashes: int) -> None:
         """Hold it without running it: it has ended its worker too often (R41)."""
-        commit = Commit(self.execution_id, self.incarnation, self.fence, self.seen, Status.RUNNING)
-        self._hold(commit, Held.CRASHES, Defect("Crashes", _crashes(self.workflow, crashes)))
-        self._submit(commit)
+        self._hold(Held.CRASHES, crashes_error(self.workflow, crashes))
 
     def fail_turn(self, error: Exception) -> None:
         """A turn has raised what no turn may raise: hold the execution with it."""
         if self._commit is None and not self.gone:
-            commit = Commit(self.execution_id, self.incarnation, self.fence, self.seen, Status.RUNNING)
-            self._hold(commit, Held.DEFECT, error)
-            self._starting.clear()
-            self._submit(commit)
+            self._hold(Held.DEFECT, error)
 
     # Turns ---------------------------------------------------------------------------------------
 
@@ -303,7 +295,10 @@ class Runner:
         assert kernel is not None
         self._sort_calls(kernel)
         self._withdrawn += kernel.take_withdrawn()
-        commit = self._standing(kernel)
+        keeper = self._keeper
+        commit = self._commit_of(
+            standing_of(kernel, self.implementation, now=keeper.clock.now(), payload_limit=keeper.payload_limit)
+        )
         commit.start = start
         commit.entries, commit.starts = kernel.take_written()
         if commit.entries:
@@ -358,77 +353,24 @@ class Runner:
         attempt = self.running.get((call.name, call.occurrence))
         return attempt is not None and attempt.attempt == call.attempt and attempt.call.input == call.input
 
-    def _standing(self, kernel: Kernel) -> Commit:
-        """Where the execution stands after this turn."""
-        commit = Commit(self.execution_id, self.incarnation, self.fence, self.seen, Status.RUNNING)
-        if kernel.trouble is not None:
-            self._hold(commit, kernel.trouble.held, kernel.trouble.error)
-        elif kernel.ended:
-            self._end(commit, kernel)
-        elif not kernel.steps.waiting:
-            self._hold(commit, Held.DEADLOCK, Defect("Deadlock", _deadlock(self.workflow)))
-        elif not self._in_hand(kernel):
-            self._suspend(commit, kernel)
-        return commit
+    def _commit_of(self, standing: Standing) -> Commit:
+        """A commit that says so, and nothing else yet."""
+        return Commit(
+            self.execution_id,
+            self.incarnation,
+            self.fence,
+            self.seen,
+            standing.status,
+            exit=standing.exit,
+            held=standing.held,
+            wake_at=standing.wake_at,
+            waits=standing.waits,
+        )
 
-    def _in_hand(self, kernel: Kernel) -> bool:
-        """Whether it keeps its worker: an activity runs, or the nearest wait is an in-memory one (R5)."""
-        now, clock_now = kernel.now(), self._keeper.clock.now()
-        nearest: Instant | None = None
-        keeps = False
-        for call in kernel.steps.waiting.values():
-            due = call.due_at
-            # A due time that has passed is the one of an attempt that runs, or begins with this commit.
-            if call.kind is Kind.ACTIVITY and (due is None or due <= clock_now):
-                return True
-            if due is None:
-                continue
-            if nearest is None or due < nearest:
-                nearest = due
-                keeps = not call.durable if isinstance(call, TimerCall) else due - now <= IN_MEMORY_MS
-        return keeps
-
-    def _suspend(self, commit: Commit, kernel: Kernel) -> None:
-        calls = list(kernel.steps.waiting.values())
-        kernel.suspend()
-        commit.status = Status.SUSPENDED
-        commit.wake_at = min((call.due_at for call in calls if call.due_at is not None), default=None)
-        commit.waits = json.dumps(
-            [{"kind": str(call.kind), "name": call.name, "due_at": call.due_at} for call in calls[:100]],
-            separators=(",", ":"),
-        ).encode()
-
-    def _end(self, commit: Commit, kernel: Kernel) -> None:
-        codec = self.implementation.codec
-        try:
-            commit.exit, _ = codec.success(kernel.result())
-            self._check_size(commit.exit)
-            commit.status = Status.SUCCEEDED
-        except asyncio.CancelledError:
-            # Nobody has interrupted it, so the body itself has let a cancellation out (R32).
-            self._fail(commit, Cause.die(Defect("CancelledError", _cancelled(self.workflow))))
-        except BaseException as error:  # noqa: BLE001 - this is the body's end; SystemExit in it is a defect of it (R9)
-            self._fail(commit, codec.cause_of(error))
-
-    def _check_size(self, encoded: bytes) -> None:
-        limit = self._keeper.payload_limit
-        if len(encoded) > limit:
-            raise PayloadError(
-                f"The result of workflow {self.workflow!r} has {len(encoded):,} bytes; the limit is {limit:,}. "
-                "Store it elsewhere and return where it is, or open the engine with a larger payload_limit=.",
-                owner=self.workflow,
-            )
-
-    def _fail(self, commit: Commit, cause: Cause) -> None:
-        if not self.implementation.captures_defects and any(isinstance(reason, Die) for reason in cause.reasons):
-            commit.held, commit.status = Held.DEFECT, Status.SUSPENDED
-        else:
-            commit.status = Status.FAILED
-        commit.exit = _encode_cause(self.implementation.codec, cause)
-
-    def _hold(self, commit: Commit, held: Held, error: BaseException) -> None:
-        commit.status, commit.held = Status.SUSPENDED, held
-        commit.exit = _encode_cause(self.implementation.codec, Cause.die(error))
+    def _hold(self, held: Held, error: BaseException) -> None:
+        """Hold the execution, whatever was to begin."""
+        self._starting.clear()
+        self._submit(self._commit_of(standing_held(self.implementation.codec, held, error)))
 
     # Answers -------------------------------------------------------------------------------------
 
@@ -466,10 +408,7 @@ class Runner:
             self.born.set_exception(error)
             self.drop()
             return
-        commit = Commit(self.execution_id, self.incarnation, self.fence, self.seen, Status.RUNNING)
-        self._hold(commit, Held.REFUSED, error)
-        self._starting.clear()
-        self._submit(commit)
+        self._hold(Held.REFUSED, error)
 
     def _give_out(self) -> None:
         """What the turn asked for takes effect: its commit is durable."""
@@ -570,28 +509,3 @@ def _outcome_unknown(call: ActivityCall, now: Instant) -> Event:
     )
     encoded = call.activity.codec.encode_failure(Cause.fail(error), None)
     return Event(Kind.ACTIVITY, call.name, call.occurrence, call.attempt, call.input, encoded, now)
-
-
-def _encode_cause(codec: ExitCodec[Any], cause: Cause) -> bytes:
-    try:
-        return codec.encode_failure(cause, None)
-    except PayloadError as unencodable:
-        return codec.encode_failure(Cause.die(unencodable), None)
-
-
-def _crashes(workflow: str, crashes: int) -> str:
-    return (
-        f"{crashes} workers in a row ended while they had this execution of {workflow!r} in hand, three of them while "
-        "no other suspect ran. Look for what ends the process (memory, a segmentation fault, os._exit), then resume it"
-    )
-
-
-def _deadlock(workflow: str) -> str:
-    return (
-        f"the body of {workflow!r} waits for nothing that could come: no step, no timer. It awaits a Future, an Event, "
-        "a Lock or a Queue that only its own tasks could wake, and none of them will"
-    )
-
-
-def _cancelled(workflow: str) -> str:
-    return f"a cancellation left the body of {workflow!r}, although nobody had interrupted the execution"
