@@ -1,0 +1,119 @@
+"""What the database says, read behind the library's back: its tables, as they stand between two lives of a worker."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import apsw
+
+from perdure._model.journal import Entry, Kind
+
+FINAL = frozenset({"SUCCEEDED", "FAILED", "INTERRUPTED"})
+
+
+@dataclass(kw_only=True)
+class Execution:
+    """One row, and its journal."""
+
+    execution_id: str
+    workflow: str
+    label: str
+    status: str
+    owner: int | None = None  # the pid of the worker that owns it
+    fence: int = 1
+    crashes: int = 0
+    wake_at: int | None = None
+    began_at: int | None
+    exit: bytes | None = None
+    entries: list[Entry] = field(default_factory=list)
+
+    @property
+    def is_final(self) -> bool:
+        return self.status in FINAL
+
+    def events(self, kind: Kind) -> list[Entry]:
+        return [entry for entry in self.entries if entry.kind == kind]
+
+
+@dataclass(kw_only=True)
+class Snapshot:
+    """A whole database at one moment."""
+
+    executions: dict[str, Execution]
+    # The pids of workers that have neither left nor been taken over.
+    living: set[int]
+    # What `PRAGMA integrity_check` says.
+    integrity: str
+    # Lock files beside the database.
+    locks: list[str]
+    # How many lines the ledger had when all this had been read.
+    ledger_lines: int
+
+    @property
+    def running(self) -> list[Execution]:
+        return [execution for execution in self.executions.values() if execution.status == "RUNNING"]
+
+
+def merged(snapshots: Iterable[Snapshot], ledger_lines: int) -> Snapshot:
+    """Several databases that share a ledger, as if they were one."""
+    every = list(snapshots)
+    return Snapshot(
+        executions={id_: execution for one in every for id_, execution in one.executions.items()},
+        living=set().union(*(one.living for one in every)),
+        integrity="ok" if all(one.integrity == "ok" for one in every) else str([one.integrity for one in every]),
+        locks=[lock for one in every for lock in one.locks],
+        ledger_lines=ledger_lines,
+    )
+
+
+def read_snapshot(database: Path) -> Snapshot:
+    connection = apsw.Connection(str(database), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        connection.set_busy_timeout(5_000)
+        # Closing the last connection would tidy up what the dead worker has left: the next one is to find it.
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        connection.execute("BEGIN")
+        # Killed early enough, a worker leaves a file without any tables.
+        made = bool(connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'perdure_journal'").fetchall())
+        executions = _read_executions(connection) if made else {}
+        living = _read_living(connection) if made else set()
+        integrity = str(connection.execute("PRAGMA integrity_check").fetchall()[0][0])
+        connection.execute("ROLLBACK")
+    finally:
+        connection.close()
+    locks = sorted(path.name for path in database.parent.glob(f"{database.name}-worker-*"))
+    return Snapshot(executions=executions, living=living, integrity=integrity, locks=locks, ledger_lines=0)
+
+
+def _read_living(connection: apsw.Connection) -> set[int]:
+    return {pid for (pid,) in connection.execute("SELECT pid FROM perdure_workers WHERE retired_at IS NULL")}
+
+
+def _read_executions(connection: apsw.Connection) -> dict[str, Execution]:
+    by_incarnation: dict[bytes, list[Entry]] = {}
+    for incarnation, *entry in connection.execute(
+        "SELECT incarnation, seq, kind, name, occurrence, attempt, input, exit, at FROM perdure_journal"
+        " ORDER BY incarnation, seq"
+    ):
+        by_incarnation.setdefault(incarnation, []).append(Entry(*entry))
+    executions: dict[str, Execution] = {}
+    for id_, incarnation, *row in connection.execute(
+        "SELECT id, incarnation, workflow, key, status, (SELECT pid FROM perdure_workers w WHERE w.n = owner), fence,"
+        " crashes, wake_at, began_at, exit FROM perdure_executions"
+    ):
+        workflow, label, status, owner, fence, crashes, wake_at, began_at, exit_ = row
+        executions[id_.hex()] = Execution(
+            execution_id=id_.hex(),
+            workflow=workflow,
+            label=label,
+            status=status,
+            owner=owner,
+            fence=fence,
+            crashes=crashes,
+            wake_at=wake_at,
+            began_at=began_at,
+            exit=exit_,
+            entries=by_incarnation.pop(incarnation, []),
+        )
+    assert not by_incarnation, "there are journals without an execution"
+    return executions

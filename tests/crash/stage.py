@@ -1,0 +1,125 @@
+"""Where a crash test plays: a directory with databases and a ledger, and the worker processes, one life after the other."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.crash.checker import Account, Kill
+from tests.crash.ledger import Line, read_ledger, read_line
+from tests.crash.snapshot import Snapshot, merged, read_snapshot
+from tests.crash.worker import Plan, Work
+from tests.crash.workflows import APART, WORKFLOWS
+
+ROOT = Path(__file__).parents[2]
+
+
+def some_of_each(prefix: str, count: int = 2) -> list[Work]:
+    """Executions of every workflow that ends by itself, under labels of their own."""
+    names = [workflow.name for workflow in WORKFLOWS if workflow.name not in APART]
+    return [(name, f"{prefix}/{name}-{number}") for number in range(count) for name in names]
+
+
+class Worker:
+    """A worker process, as its parent sees it. It is killed when its context is left."""
+
+    def __init__(self, plan: Plan, complaints: Path) -> None:
+        with complaints.open("ab") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.crash.worker", plan.encode()],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                cwd=ROOT,
+            )
+        self._complaints = complaints
+        self.pid = self._process.pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.stdout.close()
+
+    def lines(self) -> Iterator[Line]:
+        """What it says, until it has ended; the last line of a killed process may be half a line."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.endswith(b"\n"):
+                yield read_line(line)
+
+    def hear(self, wanted: Callable[[Line], bool]) -> Line:
+        """Wait until it says something."""
+        for line in self.lines():
+            if wanted(line):
+                return line
+        raise AssertionError(f"the worker has ended ({self.end()}) and did not say it\n{self._complaints.read_text()}")
+
+    def open_gate(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"open\n")
+        self._process.stdin.flush()
+
+    def kill(self) -> None:
+        """SIGKILL; returns when the process is gone."""
+        self._process.kill()
+        self._process.wait()
+
+    def end(self) -> int:
+        """Wait until it has ended, reading what it says; the code that it has ended with."""
+        for _ in self.lines():
+            pass
+        return self._process.wait()
+
+
+class Stage:
+    """Databases, a ledger, and what has been done to them."""
+
+    def __init__(self, directory: Path, databases: Iterable[str] = ("one",)) -> None:
+        self.databases = [directory / f"{name}.perdure" for name in databases]
+        self.ledger = directory / "ledger"
+        self.complaints = directory / "stderr"
+        self.kills: list[Kill] = []
+
+    def worker(self, work: list[Work], *, database: int | None = None, **options: object) -> Worker:
+        """Start a worker, on one of the databases or on all of them."""
+        chosen = self.databases if database is None else [self.databases[database]]
+        by_database = {
+            str(path): [one for one in work if len(chosen) == 1 or one[1].startswith(f"{path.stem}/")]
+            for path in chosen
+        }
+        return Worker(Plan(ledger=str(self.ledger), work=by_database, **options), self.complaints)
+
+    def run_until_it_dies(self, work: list[Work], point: str, reach: int, **options: object) -> None:
+        """A life that ends at a failpoint."""
+        with self.worker(work, crash=(point, reach), **options) as worker:
+            code = worker.end()
+        assert code == -signal.SIGKILL, f"{point} was not reached {reach} times: {code}\n{self.complaints.read_text()}"
+        self.note_kill(worker)
+
+    def run_until_it_ends(self, work: list[Work], **options: object) -> None:
+        """A life that ends because there is nothing left to wait for."""
+        with self.worker(work, **options) as worker:
+            code = worker.end()
+        assert code == 0, f"the last worker has failed: {code}\n{self.complaints.read_text()}"
+
+    def note_kill(self, worker: Worker) -> None:
+        """Look at what a killed worker has left behind."""
+        self.kills.append(Kill(worker.pid, self.look()))
+
+    def look(self) -> Snapshot:
+        written = [path for path in self.databases if path.exists()]
+        snapshots = [read_snapshot(path) for path in written]
+        return merged(snapshots, len(read_ledger(self.ledger)))
+
+    def account(self) -> Account:
+        return Account(read_ledger(self.ledger), self.kills, self.look())
