@@ -36,7 +36,7 @@ class Call:
     # Names under which older code recorded this step.
     formerly: tuple[str, ...] = ()
 
-    def __init__(self, kind: Kind, name: str, occurrence: int, input: bytes, number: int) -> None:  # noqa: A002
+    def __init__(self, kind: Kind, name: str, occurrence: int, input: bytes, number: int) -> None:
         self.kind = kind
         self.name = name
         self.occurrence = occurrence
@@ -56,7 +56,7 @@ class Call:
     def __eq__(self, other: object) -> bool:
         return self is other
 
-    def decode(self, exit: bytes, /) -> Exit[Any]:  # noqa: A002
+    def decode(self, exit: bytes, /) -> Exit[Any]:
         """Read a recorded exit with today's schema.
 
         Raises:

@@ -76,8 +76,8 @@ class ExitCodec(Generic[T]):
         Raises:
             DefinitionError: A declared error is no class of exceptions, or two have one name.
         """
-        self.owner = owner
-        self.errors = errors
+        self.owner: str = owner
+        self.errors: tuple[type[Exception], ...] = errors
         self._schema = success
         self._by_tag = _by_tag(errors, owner)
 

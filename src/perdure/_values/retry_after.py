@@ -25,7 +25,7 @@ class RetryAfter(Exception):
         """Make it from any duration; a negative one means at once."""
         # The argument itself stays in args, so that copying builds an equal one.
         super().__init__(delay)
-        self.delay_ms = max(to_ms(delay), 0)
+        self.delay_ms: int = max(to_ms(delay), 0)
 
     def __str__(self) -> str:
         return f"try again in {describe_ms(self.delay_ms)}"

@@ -85,8 +85,8 @@ class Schema(Generic[T]):
         Raises:
             DefinitionError: pydantic cannot handle the type.
         """
-        self.owner = owner
-        self.adapter = _adapter(type_, owner)
+        self.owner: str = owner
+        self.adapter: TypeAdapter[T] = _adapter(type_, owner)
         schema = self.adapter.core_schema
         kinds = list(_nodes(schema))
         is_open = any(map(_is_open, kinds))

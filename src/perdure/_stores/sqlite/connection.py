@@ -41,11 +41,11 @@ class Patience(Protocol):
     """How the writer waits for other connections."""
 
     def equip(self, connection: Connection) -> None:
-        """Let a new connection wait as the writer does."""
+        """Take a new connection into the writer's care."""
         ...
 
     def insist(self, action: Callable[[], T]) -> T:
-        """Repeat what a connection does not wait for by itself."""
+        """Do what another connection may be in the way of, as often as it takes."""
         ...
 
 

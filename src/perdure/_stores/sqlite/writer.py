@@ -5,7 +5,8 @@ somebody else has written), the jobs one after the other, COMMIT, and only then 
 of them in one call into the event loop. With several jobs each runs under a savepoint: one that
 is refused leaves no trace and does not disturb the others.
 
-Another process's transaction is waited for, with jitter, up to `PATIENCE_S`. When COMMIT fails
+Another process's transaction is waited for, with jitter, up to `PATIENCE_S`: not by SQLite's busy
+handler, which is not asked in every case, but by beginning anew. When COMMIT fails
 the connection is asked whether the transaction is still open: then it is rolled back, and nothing
 was written; else SQLite has done so itself. Either way the callers are told to repeat.
 
@@ -60,12 +61,11 @@ class Writer(Lane):
         super().__init__(name, path, lambda: self._connected(connect))
 
     def equip(self, connection: Connection) -> None:
-        """Let a new connection wait for others as this lane does, and count its WAL."""
-        connection.set_busy_handler(self._wait)
+        """Count the WAL of a new connection."""
         connection.set_wal_hook(self._count)
 
     def insist(self, action: Callable[[], T]) -> T:
-        """Repeat what the busy handler is not asked about, under the same patience."""
+        """Do what another connection may be in the way of, as often as it takes while there is patience."""
         tries = 0
         while True:
             try:

@@ -129,8 +129,8 @@ class Scene:
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        self.clock = ManualClock()
-        self.store = place.store(self.clock)
+        self.clock: ManualClock = ManualClock()
+        self.store: Store = place.store(self.clock)
         self._stores = [self.store]
         self._homes: dict[WorkerId, Store] = {}
 

@@ -140,6 +140,14 @@ class TestWorkers:
         assert [await scene.store.alive(worker_id) for worker_id in ("near", "far", "w1")] == [True, True, True]
 
     @scenario
+    async def test_nobody_takes_over_oneself(self, scene: Scene) -> None:
+        """Every *other* worker that is dead: who can ask does not end its own work, dead as it may look."""
+        life = await scene.running(await scene.worker())
+        await scene.kill("w1")
+        assert await scene.store.take_over("w1") == 0
+        assert (await scene.record(life)).owner == "w1"
+
+    @scenario
     async def test_the_dead_are_taken_over_once(self, scene: Scene) -> None:
         """Of two that take over at once one counts the crash, not both."""
         await scene.worker("dead")
