@@ -75,8 +75,8 @@ class Model:
         row.wake_at = wake_at if one.status is Status.SUSPENDED and one.held is None else None
         row.exit = one.exit if one.status in FINAL or one.held else None
 
-    def _free(self, row: Row, crashes: int = 0) -> None:
-        row.owner, row.status, row.fence, row.crashes = None, Status.PENDING, row.fence + 1, row.crashes + crashes
+    def _free(self, row: Row, crashes: int) -> None:
+        row.owner, row.status, row.fence, row.crashes = None, Status.PENDING, row.fence + 1, crashes
 
     def deliver(self, mail: Mail) -> Receipt:
         row = self.rows.get(mail.execution_id)
@@ -108,23 +108,23 @@ class Model:
         waiting = [row for row in self.rows.values() if row.status is Status.SUSPENDED and row.wake_at is not None]
         return sorted((row for row in waiting if row.wake_at <= self.now), key=lambda row: row.wake_at)
 
-    def end_worker(self, worker: str, crashes: int) -> int:
+    def end_worker(self, worker: str, *, crash: bool) -> int:
         if worker not in self.workers:
             return 0
         self.workers.discard(worker)
         owned = [row for row in self.rows.values() if row.owner == worker]
         for row in owned:
-            self._free(row, crashes)
+            self._free(row, row.crashes + 1 if crash else 0)
         return len(owned)
 
     def take_over(self, worker: str) -> int:
-        return sum(self.end_worker(other, 1) for other in sorted(self.dead - {worker}))
+        return sum(self.end_worker(other, crash=True) for other in sorted(self.dead - {worker}))
 
     def give_back(self, worker: str, fences: dict[str, int]) -> int:
         rows = [self.rows[id_] for id_, fence in fences.items() if self.rows[id_].fence == fence]
         mine = [row for row in rows if row.owner == worker]
         for row in mine:
-            self._free(row)
+            self._free(row, row.crashes)
         return len(mine)
 
     def resume(self, id_: str) -> None:

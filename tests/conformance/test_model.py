@@ -193,7 +193,7 @@ class StoreMachine(RuleBasedStateMachine):
     def retire(self, slot: str) -> None:
         worker_id = self.worker(slot)
         self.do(self.store.retire(worker_id))
-        self.model.end_worker(worker_id, 0)
+        self.model.end_worker(worker_id, crash=False)
         self.names[slot] += 1
 
     @rule(slot=workers, id_=ids, slip=slips)

@@ -49,10 +49,6 @@ class Snapshot:
     # How many lines the ledger had when all this had been read.
     ledger_lines: int
 
-    @property
-    def running(self) -> list[Execution]:
-        return [execution for execution in self.executions.values() if execution.status == "RUNNING"]
-
 
 def merged(snapshots: Iterable[Snapshot], ledger_lines: int) -> Snapshot:
     """Several databases that share a ledger, as if they were one."""

@@ -110,7 +110,7 @@ class Stage:
         """A life that ends because there is nothing left to wait for."""
         with self.worker(work, **options) as worker:
             code = worker.end()
-        assert code == 0, f"the last worker has failed: {code}\n{self.complaints.read_text()}"
+        assert code == 0, f"the last worker has failed: {code}\n{self.explain()}"
 
     def note_kill(self, worker: Worker) -> None:
         """Look at what a killed worker has left behind."""
@@ -120,6 +120,12 @@ class Stage:
         written = [path for path in self.databases if path.exists()]
         snapshots = [read_snapshot(path) for path in written]
         return merged(snapshots, len(read_ledger(self.ledger)))
+
+    def explain(self) -> str:
+        """What has not ended, and what the workers had to say."""
+        left = [one for one in self.look().executions.values() if not one.is_final]
+        lines = [f"{one.workflow} {one.label}: {one.status} {(one.exit or b'').decode()}" for one in left]
+        return "\n".join([*lines, self.complaints.read_text()])
 
     def account(self) -> Account:
         return Account(read_ledger(self.ledger), self.kills, self.look())

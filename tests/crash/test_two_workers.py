@@ -25,10 +25,10 @@ def gated(stage: Stage) -> list[Execution]:
 def test_a_worker_inherits_from_one_that_was_killed_beside_it(tmp_path):
     """R5, R41: owned and replayed elsewhere, one crash counted, forgiven with the first entry."""
     stage = Stage(tmp_path)
-    work = [*GATES, *some_of_each("one/dying", 8)]
+    work = [*GATES, *some_of_each("one/dying", 3)]
     with stage.worker(work) as dying:
         hear_gates(dying)
-        with stage.worker([*work, *some_of_each("one/heir", 4)]) as heir:
+        with stage.worker([*work, *some_of_each("one/heir", 2)]) as heir:
             heir.hear(lambda line: line.phase is Phase.EFFECT)
             before = gated(stage)
             assert [(one.owner, one.crashes) for one in before] == [(dying.pid, 0)] * 3, (

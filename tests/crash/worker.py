@@ -26,6 +26,8 @@ from tests.crash.workflows import APART, BY_NAME, WORKFLOWS, Declined, detaching
 
 # Whoever hangs says where, and ends before the limit of the test does.
 PATIENCE_S = 60.0
+# What it ends with when an execution is held that nobody expects to be.
+HELD = 3
 
 Work = tuple[str, str]  # the workflow's name, the label
 
@@ -83,17 +85,19 @@ def read_trace(path: Path) -> tuple[str, str]:
 class HeldLog(logging.Handler):
     """Has the ledger know when an engine says that it holds an execution; it says so on its own loop."""
 
-    def __init__(self, *, resumes: bool) -> None:
+    def __init__(self, plan: Plan) -> None:
         super().__init__(logging.ERROR)
-        self.resumes = resumes
+        self.plan = plan
 
     def emit(self, record: logging.LogRecord) -> None:
         if "is held" in record.msg:
             workflow, held, code = record.args
             scene.ledger.write(Phase.HELD, str(held), str(workflow), value=str(code))
-            if self.resumes:
+            if self.plan.resumes:
                 resumption = asyncio.ensure_future(current_engine().resume(str(held)))
                 scene.resumptions.add(resumption)
+            elif not self.plan.stays:
+                os._exit(HELD)  # it would be waited for in vain
 
 
 def say_reaches(failpoints: Failpoints, ledger: Ledger, point: str) -> None:
@@ -161,7 +165,7 @@ def main() -> None:
     plan = Plan(**json.loads(sys.argv[1]))
     faulthandler.dump_traceback_later(PATIENCE_S, exit=True)
     scene.ledger = Ledger(Path(plan.ledger), echo=sys.stdout.fileno())
-    logging.getLogger("perdure").addHandler(HeldLog(resumes=plan.resumes))
+    logging.getLogger("perdure").addHandler(HeldLog(plan))
     with Failpoints() as failpoints:
         for point in plan.tell:
             say_reaches(failpoints, scene.ledger, point)

@@ -39,6 +39,12 @@ def file_lab(request: pytest.FixtureRequest, tmp_path, run: Run) -> Lab:
     return Lab(*request.param, tmp_path, run)
 
 
+@pytest.fixture(params=[COMBINATIONS[0], COMBINATIONS[3]])
+def corner_lab(request: pytest.FixtureRequest, tmp_path, run: Run) -> Lab:
+    """For long lists of values, which meet every store and every replay in these two."""
+    return Lab(*request.param, tmp_path, run)
+
+
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     """What the library logs, from INFO on."""

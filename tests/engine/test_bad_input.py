@@ -195,17 +195,17 @@ def test_an_activity_s_result_over_the_limit_is_a_defect_that_is_not_tried_again
     ],
     ids=lambda value: None if isinstance(value, str) else ascii(value)[:40],
 )
-def test_options_that_make_no_sense_are_refused_before_anything_is_written(lab, options, said):
+def test_options_that_make_no_sense_are_refused_before_anything_is_written(corner_lab, options, said):
     async def main():
-        async with lab.engine([keyed]) as engine:
+        async with corner_lab.engine([keyed]) as engine:
             with pytest.raises(UsageError, match=said):
                 await keyed.options(**options).start("k")
             assert [info async for info in engine.executions()] == []
 
-    lab.run(main)
+    corner_lab.run(main)
 
 
-def test_an_unknown_option_is_named(lab):
+def test_an_unknown_option_is_named():
     with pytest.raises(TypeError, match="'dealy'"):
         keyed.options(dealy="5 minutes")  # type: ignore[call-arg]
 

@@ -130,7 +130,7 @@ VALUES: list[tuple[str, Any, Any]] = [
 
 
 @pytest.mark.parametrize(("type_", "value"), [pytest.param(t, v, id=name) for name, t, v in VALUES])
-def test_a_value_comes_back_as_it_went(lab, type_, value):
+def test_a_value_comes_back_as_it_went(corner_lab, type_, value):
     """As payload, input, result of an activity and result of a workflow; live, replayed and after a restart."""
     seen: list[Any] = []
 
@@ -148,19 +148,19 @@ def test_a_value_comes_back_as_it_went(lab, type_, value):
         return await echo(first, times=2)
 
     async def main():
-        async with lab.engine([carry]):
+        async with corner_lab.engine([carry]):
             handle = await carry.start("k", value)
-            await lab.settle()
+            await corner_lab.settle()
             same = await carry.start("k", value)
             assert same.execution_id == handle.execution_id
-        async with lab.engine([carry]):
-            result = await lab.result(carry.handle(handle.execution_id))
+        async with corner_lab.engine([carry]):
+            result = await corner_lab.result(carry.handle(handle.execution_id))
             assert result == value
             assert type(result) is type(value)
         assert len(seen) >= 4
         assert all(one == value and type(one) is type(value) for one in seen)
 
-    lab.run(main)
+    corner_lab.run(main)
 
 
 @pytest.mark.parametrize("form", ["model", "dataclass", "TypedDict"])

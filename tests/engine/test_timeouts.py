@@ -605,8 +605,8 @@ def test_an_at_most_once_failure_is_tried_again_where_it_is_known(lab):
     lab.run(main)
 
 
-def test_a_stop_before_an_at_most_once_attempt_begins_does_not_make_it_unknown(lab):
-    """R50: it has not begun, so it may; noted and not begun is told apart from begun and cut off."""
+def test_a_stop_before_an_at_most_once_attempt_is_noted_does_not_make_it_unknown(lab):
+    """R50: an engine that is closing notes no attempt that it will not begin."""
     ran = []
 
     @activity(delivery="at_most_once")
@@ -615,24 +615,26 @@ def test_a_stop_before_an_at_most_once_attempt_begins_does_not_make_it_unknown(l
         return "launched"
 
     @activity
-    async def before() -> None: ...
+    async def before() -> None:
+        await gate.wait()
 
     @workflow(idempotency_key=lambda key: key)
     async def work(key: str) -> str:
         await before()
         return await launch()
 
+    gate = Gate()
+
     async def main():
         async with lab.engine([work]) as engine:
-            hold = lab.probe(engine).hold("commit")
-            starting = asyncio.ensure_future(work.start("k"))
+            handle = await work.start("k")
             await lab.settle()
-            closing = asyncio.ensure_future(engine.drain("1 second"))
+            closing = asyncio.ensure_future(engine.drain("10 seconds"))
             await lab.settle()
-            hold.release()
-            handle = await starting
-            await closing
+            gate.open()
+            assert await closing is True
             await lab.settle()
+            assert await lab.steps(engine, handle.execution_id) == [("activity", "before", 1)]
             assert ran == []
         async with lab.engine([work]):
             assert await lab.result(work.handle(handle.execution_id)) == "launched"

@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 
 from perdure._stores.sqlite import SqliteStore
+from perdure._stores.sqlite.liveness import FileLiveness
 
 from tests.conftest import Run
 from tests.unit.stores.actor import program, worker
@@ -142,6 +143,22 @@ def test_what_crashes_have_left_is_swept_when_a_store_opens(tmp_path: Path, run:
         await store.close()
 
     run(main)
+
+
+def test_a_worker_that_is_just_registering_is_not_swept_away(tmp_path: Path, run: Run) -> None:
+    """Its lock is there before its row is: a lock that is held is left alone whatever the rows say."""
+    path = tmp_path / "orders.perdure"
+    liveness = FileLiveness(path)
+    liveness.hold("new")
+
+    async def main() -> None:
+        store = SqliteStore(path)
+        await store.open()
+        assert locks(tmp_path) == ["orders.perdure-worker-new"]
+        await store.close()
+
+    run(main)
+    liveness.drop_all()
 
 
 def test_the_file_is_found_by_every_name_and_the_locks_with_it(tmp_path: Path, run: Run) -> None:

@@ -1,6 +1,7 @@
 """How a file comes to this version's schema."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import apsw
@@ -109,6 +110,49 @@ def test_a_file_that_became_somebody_elses_while_it_was_looked_at_is_refused(tmp
         schema.migrate(connection, str(path), 0)  # type: ignore[arg-type]
     assert connection.execute("SELECT name FROM sqlite_schema").fetchall() == [("theirs",)]
     connection.close()
+
+
+def test_a_migration_that_another_process_was_quicker_with_is_not_done_again(tmp_path: Path) -> None:
+    """Between a look at the version and the lock somebody else may have done it all."""
+    path = str(tmp_path / "orders.perdure")
+    connection = apsw.Connection(path)
+    schema.migrate(connection, path, 0)  # type: ignore[arg-type]
+    schema._step(connection, path, 0)  # type: ignore[arg-type]
+    assert connection.pragma("user_version") == len(schema.migrations())
+    connection.close()
+
+
+class Meddled:
+    """A connection beside which another one migrates, just when the first has looked whose the file is."""
+
+    def __init__(self, connection: apsw.Connection, other: apsw.Connection, path: str) -> None:
+        self._connection = connection
+        self._other = other
+        self._path = path
+        self.meddled = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._connection, name)
+
+    def pragma(self, name: str, *value: object) -> object:
+        answer = self._connection.pragma(name, *value)  # type: ignore[arg-type]
+        if name == "application_id" and not self.meddled:
+            self.meddled += 1
+            with suppress(apsw.BusyError):
+                schema.migrate(self._other, self._path, 0)  # type: ignore[arg-type]
+        return answer
+
+
+def test_a_look_at_a_file_sees_one_state_of_it(tmp_path: Path) -> None:
+    """Ours by version and nobody's by id is what two looks of their own could see."""
+    path = str(tmp_path / "orders.perdure")
+    connection, other = apsw.Connection(path), apsw.Connection(path)
+    meddled = Meddled(connection, other, path)
+    schema.migrate(meddled, path, 0)  # type: ignore[arg-type]
+    assert meddled.meddled == 1
+    assert other.pragma("user_version") == len(schema.migrations())
+    connection.close()
+    other.close()
 
 
 def test_stores_in_memory_are_set_up_by_whoever_comes_first(run: Run) -> None:

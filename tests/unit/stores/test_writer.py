@@ -12,6 +12,7 @@ from perdure import _failpoints
 from perdure._model.records import Verdict
 from perdure._model.status import Status
 from perdure._stores.sqlite import SqliteStore, job, writer
+from perdure._stores.sqlite.driver import Connection, select
 from perdure.errors import StoreRefusedError, StoreUnavailableError
 from perdure.testing.clock import ManualClock
 from perdure.testing.conformance.scene import Life, born, life_of, new_start
@@ -129,7 +130,7 @@ def test_an_error_of_ours_ends_only_its_own_call(tmp_path: Path, run: Run) -> No
         store = await opened(tmp_path)
         life = await running(store)
 
-        def broken(connection: apsw.Connection) -> None:
+        def broken(connection: Connection) -> None:
             connection.execute("DELETE FROM perdure_executions")
             raise ZeroDivisionError
 
@@ -140,6 +141,27 @@ def test_an_error_of_ours_ends_only_its_own_call(tmp_path: Path, run: Run) -> No
         with pytest.raises(ZeroDivisionError):
             await store._write(broken)
         assert len(await store.read([life.execution_id])) == 1
+        await store.close()
+
+    run(main)
+
+
+@pytest.mark.parametrize("error", [apsw.FullError, apsw.IOError, apsw.NoMemError])
+def test_a_failing_disk_ends_the_transaction_of_all(tmp_path: Path, run: Run, error: type[Exception]) -> None:
+    """Whoever is in it may have been promised what the disk does not hold; all of them repeat."""
+
+    async def main() -> None:
+        store = await opened(tmp_path)
+        life = await running(store)
+
+        def failing(_connection: Connection) -> None:
+            raise error
+
+        outcomes, _ = await grouped(
+            [lambda: store.deliver([life.mail("a")]), lambda: store._write(failing)], store, life
+        )
+        assert [type(outcome) for outcome in outcomes] == [StoreUnavailableError, StoreUnavailableError]
+        assert (await store.mail_for("w1")) == {life.execution_id: 1}
         await store.close()
 
     run(main)
@@ -262,6 +284,8 @@ def test_a_repeat_after_a_cut_finds_what_was_written(tmp_path: Path, run: Run, p
 
 
 def test_a_neighbours_transaction_is_waited_for(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is read before the lock is there: a transaction that reads and then writes may have to fail."""
+
     async def main() -> None:
         store = await opened(tmp_path)
         neighbour = apsw.Connection(str(tmp_path / "orders.perdure"))
@@ -271,18 +295,22 @@ def test_a_neighbours_transaction_is_waited_for(tmp_path: Path, run: Run, monkey
         def wait(self: writer.Writer, tries: int) -> bool:
             waits.append(tries)
             if tries == 3:
+                neighbour.execute("UPDATE perdure_workers SET pid = 77")
                 neighbour.execute("COMMIT")
             return True
 
+        def work(connection: Connection) -> None:
+            seen.append(select(connection, "SELECT pid FROM perdure_workers"))
+            connection.execute("UPDATE perdure_workers SET pid = pid + 1")
+
+        seen: list[object] = []
         monkeypatch.setattr(writer.Writer, "_wait", wait)
-        # The handler of the connection is the old method; a new connection gets the new one.
-        await store.close()
-        await store.open()
-        await store.register(worker("w2"))
-        assert await store.alive("w2")
+        await store._write(work)
+        assert waits == [0, 1, 2, 3]
+        assert seen == [[(77,)]]
+        assert [one.pid for one in await store.workers()] == [78]
         neighbour.close()
         await store.close()
-        assert waits == [0, 1, 2, 3]
 
     run(main)
 
@@ -310,7 +338,9 @@ def test_a_neighbour_that_never_ends_makes_the_store_unavailable(
     run(main)
 
 
-def test_closing_does_not_wait_for_a_neighbour(tmp_path: Path, run: Run) -> None:
+def test_closing_does_not_wait_for_a_neighbour(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "PATIENCE_S", 1_000.0)
+
     async def main() -> None:
         store = await opened(tmp_path)
         life = await running(store)

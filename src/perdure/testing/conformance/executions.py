@@ -177,6 +177,15 @@ class TestStart:
         assert (await scene.commit("w1", commit))[0].verdict is Verdict.APPLIED
 
     @scenario
+    async def test_a_start_repeated_under_another_workers_name_is_applied(self, scene: Scene) -> None:
+        """STARTED if *its* worker still owns it: an engine that has registered anew does not own it."""
+        await scene.worker("w1")
+        await scene.worker("w2")
+        commit = born(new_start(), Status.RUNNING)
+        await scene.commit("w1", commit)
+        assert (await scene.commit("w2", commit))[0].verdict is Verdict.APPLIED
+
+    @scenario
     async def test_a_repeated_birth_of_a_finished_execution_is_applied(self, scene: Scene) -> None:
         """It needed a worker, and that worker does not own it: APPLIED."""
         await scene.worker()

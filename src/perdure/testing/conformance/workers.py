@@ -61,19 +61,6 @@ class TestWorkers:
         assert [one.execution_id for one in await scene.claim("w2")] == [life.execution_id]
 
     @scenario
-    async def test_a_worker_that_leaves_cleanly_forgives_the_crashes(self, scene: Scene) -> None:
-        """`retire`: its crashes forgiven; what a dead worker had crashed with keeps count (R41)."""
-        await scene.worker("dead")
-        life = await scene.running("dead")
-        await scene.worker()
-        await scene.kill("dead")
-        await scene.store.take_over("w1")
-        await scene.claim("w1")
-        assert (await scene.record(life)).crashes == 1
-        await scene.store.retire("w1")
-        assert (await scene.record(life)).crashes == 0
-
-    @scenario
     async def test_a_retired_workers_late_commit_is_not_taken_for_an_early_one(self, scene: Scene) -> None:
         """The fence of what a retired worker owned has grown: its late commit is LOST, not APPLIED."""
         life = await scene.running(await scene.worker())

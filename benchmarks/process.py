@@ -1,0 +1,52 @@
+"""Figures of fresh processes: how long an import takes, a first result, and what a parked kernel costs."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).parent
+
+_IMPORT = "import time; began = time.perf_counter(); {}; print(time.perf_counter() - began)"
+
+
+class Parked(NamedTuple):
+    """Bytes of Python memory for each suspended execution."""
+
+    kept: float  # with its kernel parked
+    evicted: float  # without: what the engine cannot put away
+
+
+def _environment() -> dict[str, str]:
+    # Bytecode is cached, as it is for everybody but the first process after an installation.
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
+def measure_import(statement: str) -> float:
+    """Milliseconds of an import in a process of its own, the interpreter's start not counted."""
+    command = [sys.executable, "-c", _IMPORT.format(statement)]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, env=_environment())
+    return float(ran.stdout) * 1_000
+
+
+def measure_first_result(path: Path) -> float:
+    """Seconds from the start of a process, with no file yet, until it says its first result."""
+    command = [sys.executable, str(HERE / "first_result.py"), str(path)]
+    began = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_environment()) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        seconds = time.perf_counter() - began
+    if process.returncode != 0 or not said.startswith("charge-"):
+        raise RuntimeError(f"first_result.py ended with status {process.returncode} and said {said!r}")
+    return seconds
+
+
+def measure_parked(directory: Path, count: int) -> Parked:
+    """Memory of suspended executions, over that many."""
+    command = [sys.executable, str(HERE / "parked.py"), str(directory), str(count)]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, env=_environment())
+    return Parked(**json.loads(ran.stdout))

@@ -1,0 +1,156 @@
+"""Measures perdure: throughput, latency, imports, memory, and the raw limits beside them.
+
+Everything is measured in rounds, each figure once or more in each, so that a neighbour who is busy for ten seconds
+spoils a sample of every figure and the median of none.
+"""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import report
+from figure import IN_FLIGHT, Figures, new_figures
+from limit import measure_inserts, measure_syncs, read_journal
+from machine import Others, describe_machine, load_average, source_digest
+from process import measure_first_result, measure_import, measure_parked
+from throughput import Throughput, measure_latency, measure_throughput
+from workload import STEPS
+
+RESULTS = Path(__file__).parent / "RESULTS.md"
+
+# By the file system's standard it outlives a restart, so it is on a disk. /tmp is often memory, where a commit is free.
+DISK = Path("/var/tmp")  # noqa: S108 - only mkdtemp makes anything in it
+
+ROUNDS = 5
+# On a busy machine fewer rounds must do: all of it ends within a minute.
+FEWEST_ROUNDS = 2
+ROUNDS_S = 35.0
+
+WORKFLOWS = 1_000
+# With one in flight the rate does not depend on how many follow; the thousand would take most of the minute.
+WORKFLOWS_ALONE = 50
+ONE_STEP_WORKFLOWS = 300
+GATHERS = 3
+SYNCS = 200
+IMPORTS = 11
+IMPORTS_ALL = 5
+FIRST_RESULTS = 5
+PARKED = 2_000
+
+
+def say(text: str) -> None:
+    # Beside the report, which may go to a file or a program.
+    print(text, file=sys.stderr, flush=True)
+
+
+def measure_round(directory: Path, figures: Figures) -> None:
+    others = Others()
+    for in_flight in IN_FLIGHT:
+        measure_steps(directory, in_flight, figures)
+    waited = asyncio.run(measure_latency(directory / "latency.perdure", workflows=ONE_STEP_WORKFLOWS, gathers=GATHERS))
+    figures["one_step_p50_ms"].samples.append(waited.percentile(50))
+    figures["one_step_p99_ms"].samples.append(waited.percentile(99))
+    figures["gather_ms"].samples += waited.gather
+    figures["disk_syncs_per_s"].samples.append(measure_syncs(directory / "syncs", SYNCS))
+    cores = others.cores()
+    if cores is not None:
+        figures["others_cores"].samples.append(cores)
+
+
+def measure_steps(directory: Path, in_flight: int, figures: Figures) -> None:
+    """The engine with so many in flight, then the same rows without it."""
+    path = directory / f"steps-{in_flight}.perdure"
+    workflows = WORKFLOWS_ALONE if in_flight == 1 else WORKFLOWS
+    did = asyncio.run(measure_throughput(path, workflows=workflows, in_flight=in_flight))
+    statement, rows = read_journal(path)
+    rows = rows[STEPS:]  # the first execution was there before the clock started
+    note_steps(figures, in_flight, did, len(rows))
+    size = max(1, round(len(rows) / did.transactions))
+    raw = measure_inserts(directory / f"raw-{in_flight}", statement, rows, size)
+    figures[f"raw_rows_per_s_{in_flight}"].samples.append(raw)
+    if in_flight == 1:
+        commits = raw if size == 1 else measure_inserts(directory / "raw", statement, rows, 1)
+        figures["disk_commits_per_s"].samples.append(commits)
+
+
+def note_steps(figures: Figures, in_flight: int, did: Throughput, rows: int) -> None:
+    figures[f"steps_per_s_{in_flight}"].samples.append(did.steps / did.seconds)
+    figures[f"cpu_us_per_step_{in_flight}"].samples.append(did.cpu_seconds / did.steps * 1_000_000)
+    figures[f"rows_per_commit_{in_flight}"].samples.append(rows / did.transactions)
+    figures["commits_per_step"].samples.append(did.commits / did.steps)
+    figures["rows_per_step"].samples.append(rows / did.steps)
+
+
+def measure_rounds(directory: Path, figures: Figures, rounds: int) -> None:
+    began = time.perf_counter()
+    for number in range(1, rounds + 1):
+        place = directory / f"round-{number}"
+        place.mkdir()
+        measure_round(place, figures)
+        last = {name: figure.text(figure.samples[-1]) for name, figure in figures.items() if figure.samples}
+        say(
+            f"round {number} of {rounds}: {last['steps_per_s_100']} steps/s, {last['cpu_us_per_step_100']} µs CPU a step, "
+            f"one step {last['one_step_p50_ms']} ms, gather {last['gather_ms']} ms, "
+            f"disk {last['disk_commits_per_s']} commits/s, others {last.get('others_cores', '?')} cores"
+        )
+        spent = time.perf_counter() - began
+        if number >= FEWEST_ROUNDS and spent + spent / number > ROUNDS_S:
+            say(f"the machine is busy: {number} rounds must do")
+            return
+
+
+def measure_processes(directory: Path, figures: Figures) -> None:
+    measure_import("import perdure")  # writes the bytecode, if nobody has
+    for _ in range(IMPORTS):
+        figures["import_ms"].samples.append(measure_import("import perdure"))
+    for _ in range(IMPORTS_ALL):
+        figures["import_all_ms"].samples.append(measure_import("from perdure import *"))
+    say(f"imports: {figures['import_ms'].median:.0f} ms, all names {figures['import_all_ms'].median:.0f} ms")
+    for number in range(FIRST_RESULTS):
+        figures["first_result_s"].samples.append(measure_first_result(directory / f"first-{number}.perdure"))
+    say(f"first result: {figures['first_result_s'].median:.2f} s")
+    parked = measure_parked(directory, PARKED)
+    figures["parked_bytes"].samples.append(parked.kept)
+    figures["evicted_bytes"].samples.append(parked.evicted)
+    say(f"a parked kernel: {parked.kept:,.0f} bytes")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Measure perdure on this machine, in less than a minute.")
+    parser.add_argument("--write", action="store_true", help="write the report to benchmarks/RESULTS.md")
+    parser.add_argument("--check", action="store_true", help="exit with status 1 if a figure misses what it must reach")
+    parser.add_argument("--json", action="store_true", help="report as JSON, with every sample")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"how often to measure ({ROUNDS})")
+    parser.add_argument("--directory", type=Path, default=DISK, help=f"on which disk to measure ({DISK})")
+    options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error("--rounds: it takes one at least")
+    if not options.directory.is_dir():
+        parser.error(f"--directory: there is no folder {options.directory}")
+
+    figures = new_figures()
+    machine = describe_machine(options.directory.resolve())
+    machine["load before"] = load_average()
+    say(f"measuring in {options.directory}, load {machine['load before']}")
+    with tempfile.TemporaryDirectory(prefix="perdure-bench-", dir=options.directory) as name:
+        measure_rounds(Path(name), figures, options.rounds)
+        measure_processes(Path(name), figures)
+    machine["load after"] = load_average()
+    if source_digest() != machine["sources"]:
+        machine["sources"] += ", and CHANGED while it was measured: measure again"
+
+    print(report.as_json(machine, figures) if options.json else report.table(figures))
+    if options.write:
+        RESULTS.write_text(report.markdown(machine, figures), encoding="utf-8")
+        say(f"written to {RESULTS}")
+    missed = [figure.title for figure in figures.values() if not figure.is_met]
+    if missed:
+        say(f"missed: {'; '.join(missed)}")
+    return 1 if options.check and missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
