@@ -4,11 +4,15 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 HERE = Path(__file__).parent
+
+# A process that has not answered by then never will: an engine that is broken waits for itself.
+LIMIT_S = 30.0
 
 _IMPORT = "import time; began = time.perf_counter(); {}; print(time.perf_counter() - began)"
 
@@ -28,7 +32,7 @@ def _environment() -> dict[str, str]:
 def measure_import(statement: str) -> float:
     """Milliseconds of an import in a process of its own, the interpreter's start not counted."""
     command = [sys.executable, "-c", _IMPORT.format(statement)]
-    ran = subprocess.run(command, check=True, capture_output=True, text=True, env=_environment())
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, env=_environment(), timeout=LIMIT_S)
     return float(ran.stdout) * 1_000
 
 
@@ -38,8 +42,14 @@ def measure_first_result(path: Path) -> float:
     began = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_environment()) as process:
         assert process.stdout is not None
-        said = process.stdout.readline()
-        seconds = time.perf_counter() - began
+        limit = threading.Timer(LIMIT_S, process.kill)
+        limit.start()
+        try:
+            said = process.stdout.readline()
+            seconds = time.perf_counter() - began
+            process.wait()
+        finally:
+            limit.cancel()
     if process.returncode != 0 or not said.startswith("charge-"):
         raise RuntimeError(f"first_result.py ended with status {process.returncode} and said {said!r}")
     return seconds
@@ -48,5 +58,5 @@ def measure_first_result(path: Path) -> float:
 def measure_parked(directory: Path, count: int) -> Parked:
     """Memory of suspended executions, over that many."""
     command = [sys.executable, str(HERE / "parked.py"), str(directory), str(count)]
-    ran = subprocess.run(command, check=True, capture_output=True, text=True, env=_environment())
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, env=_environment(), timeout=LIMIT_S)
     return Parked(**json.loads(ran.stdout))

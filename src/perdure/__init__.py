@@ -26,6 +26,14 @@ Example:
 
     asyncio.run(main())
     ```
+
+Importable by name, but no part of ``*``, because other modules have these names too:
+
+- ``sleep(duration)``: wait; in a body the wait survives restarts. A bare number means seconds.
+- ``now()``: the time, aware, in UTC; in a body it is the same on every replay.
+- ``random(name=None)``: a ``random.Random``; in a body it gives the same numbers on every replay.
+- ``uuid4(name=None)``: a random UUID; in a body it is the same on every replay.
+- ``logger``: a logger that is silent while a body replays, and knows execution and workflow.
 """
 
 from typing import TYPE_CHECKING
@@ -103,6 +111,9 @@ if TYPE_CHECKING:
         WorkflowEngine,
         current_engine,
     )
+
+# Equal to the one in pyproject.toml by a test: importlib.metadata would cost every import more than this line is worth.
+__version__ = "0.1.0"
 
 __all__ = [
     "Activity",

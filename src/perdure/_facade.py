@@ -9,10 +9,12 @@ import contextvars
 import functools
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
+from enum import StrEnum
 from os import PathLike
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypedDict, TypeVar
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypedDict, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from typing_extensions import Unpack
@@ -20,6 +22,7 @@ from typing_extensions import Unpack
 from perdure._definitions import ambient
 from perdure._definitions.handle import Handle
 from perdure._definitions.host import OnDuplicate, OnMismatch
+from perdure._definitions.name import check_attributes
 from perdure._definitions.registration import Registration
 from perdure._definitions.workflow import Workflow
 from perdure._engine.service import Service
@@ -37,6 +40,7 @@ from perdure.errors import ExecutionNotFoundError, UsageError, WorkflowIOError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+S = TypeVar("S", bound=StrEnum)
 A_co = TypeVar("A_co", covariant=True)
 
 # One page of a listing; the iterator asks for the next when it has been read.
@@ -71,6 +75,14 @@ class WorkflowEngine:
     next engine on the same store goes on with it. Without registrations it is a client: it starts,
     waits and looks, and runs nothing.
 
+    Options, the same for every constructor: `concurrency` (how many activities run at once; 1,000),
+    `threads` (how many of them on threads, as plain functions; 32), `admission` (how many executions
+    are in hand at once, more are stored and wait their turn; 1,000), `cache` (how many suspended
+    executions stay in memory, or (count, bytes of journal); 10,000 and 256 MiB; 0: none, so every await
+    replays, and local code in `finally` runs at every await), `grace` (how long running activities may
+    go on when the engine closes; 5 seconds), `payload_limit` (the largest encoded payload or result in
+    bytes; 4 MiB).
+
     Example:
         >>> import asyncio
         >>> from perdure import WorkflowEngine, workflow
@@ -90,7 +102,7 @@ class WorkflowEngine:
         """Make an engine on a store of one's own; `perdure.testing.conformance` tells whether the store is right."""
         self._service = Service(store, registrations, _settings(options), self)
         self._token: contextvars.Token[Any] | None = None
-        self._open = False
+        self._state: Literal["new", "open", "closing", "closed"] = "new"
 
     # Constructors --------------------------------------------------------------------------------
 
@@ -130,12 +142,12 @@ class WorkflowEngine:
 
     async def __aenter__(self) -> Self:
         _outside_of_bodies("opening it")
-        if self._open:
+        if self._state == "open":
             raise UsageError("This engine is open already.")
-        if self._service.stopping:
+        if self._state != "new":
             raise UsageError("This engine was closed; an engine is opened once. Make a new one on the same store.")
         await self._service.open()
-        self._open = True
+        self._state = "open"
         self._token = ambient.engine.set(self)
         ambient.open_engines.append(self)
         return self
@@ -144,14 +156,17 @@ class WorkflowEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         ambient.open_engines.remove(self)
-        self._open = False
+        self._state = "closing"
         if self._token is not None:
             # Under a server's lifespan the exit may come in another context, where the token means nothing.
             with contextlib.suppress(ValueError):
                 ambient.engine.reset(self._token)
         closing = asyncio.ensure_future(self._service.close())
-        # A second Ctrl-C, or a cancelled caller, must not leave the store half closed.
-        cancelled = await _finish(closing)
+        try:
+            # A second Ctrl-C, or a cancelled caller, must not leave the store half closed.
+            cancelled = await _finish(closing)
+        finally:
+            self._state = "closed"
         if cancelled is not None:
             raise cancelled
 
@@ -162,13 +177,12 @@ class WorkflowEngine:
             DefinitionError: Two have one name.
         """
         self._service.registry.add(registrations)
-        if self._open:
-            self._service.announce_soon()
+        if self._state == "open":
+            self._service.loop.call_soon_threadsafe(self._service.announce_soon)
 
     async def drain(self, timeout: Duration = "30 seconds") -> bool:
         """Claim and begin nothing new, and wait for running activities; whether all ended in time."""
-        _outside_of_bodies("drain()")
-        return await self._service.drain(to_timedelta(timeout))
+        return await self._ask(self._service.drain, to_timedelta(timeout))
 
     def blocking(self) -> "BlockingEngine":
         """The same engine for code that is not async: a context manager that runs it on a thread of its own."""
@@ -197,8 +211,7 @@ class WorkflowEngine:
 
     async def poll(self, execution_id: str, /) -> Poll[Any]:
         """None (unknown, or running), `Suspended(cause)` or `Complete(exit)`, with a success as plain JSON."""
-        _outside_of_bodies("poll()")
-        record = await self._service.record(execution_id)
+        record = await self._ask(self._service.record, execution_id)
         if record is None:
             return None
         exit_ = decode_loosely(record.exit) if record.exit is not None else None
@@ -214,7 +227,6 @@ class WorkflowEngine:
         Raises:
             ExecutionNotFoundError: There is no such execution.
         """
-        _outside_of_bodies("describe()")
         return info(await self._existing(execution_id))
 
     async def journal(self, execution_id: str, /) -> list[JournalEntry]:
@@ -223,9 +235,8 @@ class WorkflowEngine:
         Raises:
             ExecutionNotFoundError: There is no such execution.
         """
-        _outside_of_bodies("journal()")
         record = await self._existing(execution_id)
-        histories = await self._service.store.load([(record.incarnation, 0)])
+        histories = await self._ask(self._service.store.load, [(record.incarnation, 0)])
         return [journal_entry(entry) for entry in histories[0].entries]
 
     async def executions(
@@ -238,22 +249,16 @@ class WorkflowEngine:
         attributes: Attributes | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[ExecutionInfo]:
-        """Executions, newest first, that meet all conditions; read page by page."""
-        _outside_of_bodies("executions()")
-        name = workflow.name if isinstance(workflow, Workflow) else workflow
-        left, after = limit, None
+        """Executions, newest first, that meet all conditions; read page by page.
+
+        Raises:
+            UsageError: A condition makes no sense.
+        """
+        wanted = _query(workflow, status, held, since, attributes)
+        left, after = None if limit is None else _positive("limit", limit, least=0), None
         while left is None or left > 0:
             page = PAGE if left is None else min(left, PAGE)
-            query = Query(
-                workflow=name,
-                status=status,
-                held=None if held is None else Held(held),
-                since=None if since is None else from_datetime(since),
-                attributes=attributes or {},
-                limit=page,
-                after=after,
-            )
-            records = await self._service.store.executions(query)
+            records = await self._ask(self._service.store.executions, replace(wanted, limit=page, after=after))
             for record in records:
                 yield info(record)
             if len(records) < page:
@@ -262,7 +267,7 @@ class WorkflowEngine:
             after = (records[-1].created_at, records[-1].execution_id)
 
     async def _existing(self, execution_id: ExecutionId) -> Record:
-        record = await self._service.record(execution_id)
+        record = await self._ask(self._service.record, execution_id)
         if record is None:
             raise ExecutionNotFoundError(f"There is no execution {execution_id}.", execution_id=execution_id)
         return record
@@ -282,30 +287,49 @@ class WorkflowEngine:
         differing: Callable[[bytes], tuple[str, ...]],
     ) -> None:
         """Start or join; for definitions, which find their engine by themselves."""
-        self._check_open()
-        await self._service.start_execution(
-            start, on_duplicate=on_duplicate, on_mismatch=on_mismatch, differing=differing
+        await self._ask(
+            self._service.start_execution,
+            start,
+            on_duplicate=on_duplicate,
+            on_mismatch=on_mismatch,
+            differing=differing,
         )
 
     async def wait_for_exit(self, execution_id: ExecutionId, *, workflow: str, timeout: timedelta | None) -> bytes:
         """The encoded exit, once there is one; for definitions."""
-        self._check_open()
-        return await self._service.wait_for_exit(execution_id, workflow=workflow, timeout=timeout)
+        return await self._ask(self._service.wait_for_exit, execution_id, workflow=workflow, timeout=timeout)
 
     async def record(self, execution_id: ExecutionId, /) -> Record | None:
         """The execution as it stands in the store; for definitions."""
-        self._check_open()
-        return await self._service.record(execution_id)
+        return await self._ask(self._service.record, execution_id)
 
     async def resume_execution(self, execution_id: ExecutionId, /) -> None:
         """Move a held execution; for definitions."""
+        await self._ask(self._service.resume_execution, execution_id)
+
+    async def _ask(self, method: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Have something done on the engine's own loop, wherever it is asked from.
+
+        A plain activity on its thread, a script beside a blocking engine: they have loops of their own, which nothing
+        of the engine may be awaited on.
+        """
+        _outside_of_bodies(f"{getattr(method, '__name__', 'a method')}()")
         self._check_open()
-        await self._service.resume_execution(execution_id)
+        loop = self._service.loop
+        if asyncio.get_running_loop() is loop:
+            return await method(*args, **kwargs)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(method(*args, **kwargs), loop))
 
     def _check_open(self) -> None:
-        _outside_of_bodies("asking it")
-        if not self._open:
+        if self._state == "open":
+            return
+        # An activity that still has its grace is not told that the engine closes: that would be its recorded result.
+        running = ambient.attempt.get()
+        if self._state != "closing" or running is None or running.engine is not self:
             raise UsageError("This engine is not open. Use it inside `async with engine:`.")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._state}: {self._service.registry}>"
 
 
 def current_engine() -> WorkflowEngine:
@@ -361,9 +385,39 @@ def _cache(value: object, default_bytes: int) -> tuple[int, int]:
             raise UsageError(f"cache= is a number of executions from 0, or (number, bytes of journal), not {value!r}.")
 
 
-def _positive(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UsageError(f"{name}= is a number from 1, not {value!r}.")
+def _query(
+    workflow: str | Workflow[..., Any] | None,
+    status: Status | None,
+    held: Held | str | None,
+    since: datetime | None,
+    attributes: Attributes | None,
+) -> Query:
+    return Query(
+        workflow=workflow.name if isinstance(workflow, Workflow) else workflow,
+        status=None if status is None else _one_of(Status, status, "status"),
+        held=None if held is None else _one_of(Held, held, "held"),
+        since=None if since is None else _instant("since", since),
+        attributes=check_attributes(attributes or {}),
+    )
+
+
+def _one_of(kind: type[S], value: object, name: str) -> S:
+    try:
+        return kind(value)
+    except ValueError:
+        known = ", ".join(member.value for member in kind)
+        raise UsageError(f"{name}= is one of {known}, not {value!r}.") from None
+
+
+def _instant(name: str, value: object) -> Instant:
+    if not isinstance(value, datetime):
+        raise UsageError(f"{name}= is an aware datetime, not {value!r}.")
+    return from_datetime(value)
+
+
+def _positive(name: str, value: object, *, least: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"{name}= is a number from {least}, not {value!r}.")
     return value
 
 

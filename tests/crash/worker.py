@@ -91,7 +91,7 @@ class HeldLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if "is held" in record.msg:
-            workflow, held, code = record.args
+            workflow, held, code = record.args[:3]
             scene.ledger.write(Phase.HELD, str(held), str(workflow), value=str(code))
             if self.plan.resumes:
                 resumption = asyncio.ensure_future(current_engine().resume(str(held)))

@@ -356,7 +356,7 @@ class Lab:
         service, probe = self.service(engine), self.probe(engine)
         probe.dead = True
         self.engines.remove(engine)
-        engine._open = False
+        engine._state = "closed"
         ambient.open_engines.remove(engine)
         service.wakes.close()
         service._watchdog.stop()

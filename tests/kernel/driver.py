@@ -121,8 +121,10 @@ class Play:
     def _deliver(self, call: ActivityCall, exit: bytes, value: Any = None, has_value: bool = False) -> bool:
         self.now = max(self.now, call.due_at or 0)
         event = Event(
-            Kind.ACTIVITY, call.name, call.occurrence, call.attempt, call.input, exit, self.now, value, has_value
-        )
+            Kind.ACTIVITY, call.name, call.occurrence, call.attempt, call.input, exit, self.now, value, has_value,
+            # An engine has cut off the attempt of a call that was withdrawn, once that turn was durable.
+            call in self.withdrawn,
+        )  # fmt: skip
         return self._feed(event)
 
     def _feed(self, event: Event) -> bool:

@@ -26,7 +26,7 @@ from perdure._definitions.policy import (
     read_schedule,
     read_timeout,
 )
-from perdure._definitions.signature import NOTHING, dressed, is_async, plain_function, read_signature
+from perdure._definitions.signature import NOTHING, RESULT, dressed, is_async, plain_function, read_signature
 from perdure._model.journal import Kind
 from perdure._values.exit import Exit
 from perdure._values.exit_codec import ExitCodec
@@ -406,7 +406,7 @@ def _define(function: object, /, options: ActivityOptions) -> Activity[..., Any]
     called = plain_function(function, owner)
     signature = read_signature(called, owner)
     defined = Activity[..., Any](
-        called, name, Arguments(signature.parameters, owner), Schema(signature.returns, owner), options
+        called, name, Arguments(signature.parameters, owner), Schema(signature.returns, owner, RESULT), options
     )
     return dressed(defined, called)
 
@@ -424,9 +424,9 @@ def _no_arguments() -> Arguments:
 def _schema(success: Any, owner: str) -> Schema[Any]:
     """Give the schema of an inline activity, which a body makes anew in every execution."""
     try:
-        return _known_schema(success, owner)
+        return _known_schema(success, owner, RESULT)
     except TypeError:  # not hashable, as Annotated with a dict
-        return Schema(success, owner)
+        return Schema(success, owner, RESULT)
 
 
 _known_schema = functools.lru_cache(maxsize=256)(Schema[Any])

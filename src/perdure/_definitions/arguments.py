@@ -54,7 +54,7 @@ class Arguments:
         self._names: Final = frozenset(parameter.name for parameter in parameters if not parameter.by_place)
         # How many can be given by position.
         self._places: Final = sum(not parameter.by_name for parameter in parameters)
-        schemas = [Schema[Any](parameter.annotation, owner) for parameter in parameters]
+        schemas = [_schema(parameter, owner) for parameter in parameters]
         for parameter, schema in zip(parameters, schemas, strict=True):
             _check_default(parameter, schema, owner)
         self._readers: Final = tuple(schema.decode for schema in schemas)
@@ -96,7 +96,10 @@ class Arguments:
             elif parameter.default is not NOTHING:
                 values.append(parameter.default)
             else:
-                raise self._refusal(parameter.name, "is missing")
+                stray = next(
+                    (f", and {name!r} is no parameter of it" for name in kwargs if name not in self._names), ""
+                )
+                raise self._refusal(parameter.name, f"is missing{stray}")
         if taken != len(kwargs):
             given = {parameter.name for parameter in self.parameters[: len(args)]} & self._names
             name = next(name for name in kwargs if name not in self._names or name in given)
@@ -177,6 +180,14 @@ def _may_change(annotation: Any) -> bool:
 def _member(name: str) -> bytes:
     # Identifiers may be any letters, and what pydantic writes is UTF-8 as it stands.
     return json.dumps(name, ensure_ascii=False).encode() + b":"
+
+
+def _schema(parameter: Parameter, owner: str) -> Schema[Any]:
+    try:
+        return Schema[Any](parameter.annotation, owner)
+    except DefinitionError as refused:
+        said = str(refused).removeprefix(f"{owner}: ")
+        raise DefinitionError(f"{owner}: parameter {parameter.name!r}: {said}", owner=owner) from refused
 
 
 def _check_default(parameter: Parameter, schema: Schema[Any], owner: str) -> None:

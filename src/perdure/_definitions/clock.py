@@ -119,7 +119,8 @@ async def sleep(duration: Duration, *, name: str | None = None, in_memory_thresh
     code which is shared with a workflow can be tried without an engine.
 
     Args:
-        duration: How long. Fractions of a millisecond round up; it is never too early.
+        duration: How long: a bare number means seconds (`sleep(5)`), text says its unit (`"5 minutes"`). Fractions of
+            a millisecond round up; it is never too early.
         name: What it is called for those who look, and what finds its record after the code has changed.
             Without one, its length is its name.
         in_memory_threshold: Up to this long the execution keeps its worker while it waits.

@@ -9,6 +9,7 @@ from perdure._definitions.host import OnMismatch
 from perdure._definitions.name import check_key, check_name
 from perdure._definitions.payload import Payload
 from perdure._definitions.policy import Errors, read_errors
+from perdure._definitions.signature import RESULT
 from perdure._model.records import ExecutionId
 from perdure._values.exit_codec import ExitCodec
 from perdure._values.schema import Schema
@@ -106,9 +107,19 @@ def contract_of(
     return Contract(
         name=name,
         payload=payload,
-        codec=ExitCodec(Schema(success, owner), read_errors(settings.get("error", ())), owner),
+        codec=ExitCodec(Schema(success, owner, RESULT), read_errors(settings.get("error", ())), owner),
         key=key,
-        captures_defects=settings.get("capture_defects", True),
+        captures_defects=_captures_defects(settings.get("capture_defects", True), owner),
         on_mismatch=mismatch,
         version=None if version is None else check_name(version, f"the version of {owner}"),
+    )
+
+
+def _captures_defects(choice: object, owner: str) -> bool:
+    # Taken for its truth, "no" would mean yes, and be found out by the first bug.
+    if isinstance(choice, bool):
+        return choice
+    raise DefinitionError(
+        f"{owner}: capture_defects is True (a defect is its result) or False (a defect holds it), not {choice!r}.",
+        owner=owner,
     )

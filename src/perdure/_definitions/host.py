@@ -240,4 +240,3 @@ class StartOptions:
         self.attributes: Attributes = {}
         self.on_duplicate: OnDuplicate = "join"
         self.engine: Engine | None = None
-

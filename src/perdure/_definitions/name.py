@@ -57,6 +57,11 @@ def check_attributes(attributes: Mapping[str, object]) -> dict[str, str | int | 
     Raises:
         UsageError: A name or a value cannot.
     """
+    if not isinstance(attributes, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - from a user, unchecked
+        raise UsageError(
+            f"attributes= is a mapping of names to values, as in {{'customer': 'ada'}}, not "
+            f"{type(attributes).__name__} ({_shown(attributes)})."
+        )
     return {_attribute_name(name): _attribute_value(name, value) for name, value in attributes.items()}
 
 

@@ -6,7 +6,7 @@ is its own fields; anything else is an object of the parameters.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple, Protocol, cast, get_args, get_origin
+from typing import Annotated, Any, Final, NamedTuple, Protocol, cast, get_args, get_origin
 
 from pydantic import BaseModel, RootModel
 from typing_extensions import is_typeddict
@@ -15,6 +15,10 @@ from perdure._definitions.arguments import Arguments
 from perdure._definitions.signature import Parameter
 from perdure._values.schema import Schema
 from perdure._values.struct import Fields, StructSchema, field_values
+from perdure.errors import PayloadError
+
+# What errors call it.
+_PAYLOAD: Final = "the payload"
 
 Arranged = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -59,10 +63,13 @@ class StructPayload:
 
     def __init__(self, parameter: Parameter, schema: Schema[Any], owner: str) -> None:
         self._arguments = Arguments((parameter.typed(Any),), owner)
+        self._parameter = parameter
         self._schema = schema
 
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Encoded:
         """Validate the one argument."""
+        if kwargs and not args and self._parameter.name not in kwargs:
+            raise self._spread_out(tuple(kwargs))
         (value,) = self._arguments.arrange(args, kwargs)
         raw, value = self._schema.round_trip(value)
         return Encoded(raw, *self._arguments.spread((value,)))
@@ -74,6 +81,21 @@ class StructPayload:
     def differing_fields(self, recorded: bytes, asked: bytes) -> tuple[str, ...]:
         """Compare field by field."""
         return _differing_fields(self._schema, recorded, asked)
+
+    def _spread_out(self, names: tuple[str, ...]) -> PayloadError:
+        """Say how fields are given that came as arguments. Their values stay out of it: it goes to logs."""
+        class_ = _class_of(self._parameter.annotation)
+        if class_ is Fields:
+            meant = "{" + ", ".join(f'"{name}": ...' for name in names) + "}"
+        else:
+            meant = f"{class_.__name__}(" + ", ".join(f"{name}=..." for name in names) + ")"
+        owner = self._schema.owner
+        return PayloadError(
+            f"{owner} has no parameter {' and no parameter '.join(map(repr, names))}: it takes its payload as one "
+            f"argument, as in `start({meant})`.",
+            fields=names,
+            owner=owner,
+        )
 
 
 class ParameterPayload:
@@ -104,7 +126,7 @@ def payload_of(parameters: tuple[Parameter, ...], owner: str) -> Payload:
         DefinitionError: A type of theirs cannot be stored.
     """
     if len(parameters) == 1 and _is_struct(parameters[0].annotation):
-        return StructPayload(parameters[0], Schema(parameters[0].annotation, owner), owner)
+        return StructPayload(parameters[0], Schema(parameters[0].annotation, owner, _PAYLOAD), owner)
     return ParameterPayload(parameters, owner)
 
 
@@ -114,13 +136,18 @@ def payload_of_fields(fields: Mapping[str, Any], owner: str) -> Payload:
     Raises:
         DefinitionError: A type of theirs cannot be stored.
     """
-    return StructPayload(Parameter("payload", Fields), StructSchema(fields, owner), owner)
+    return StructPayload(Parameter("payload", Fields), StructSchema(fields, owner, _PAYLOAD), owner)
+
+
+def _class_of(annotation: Any) -> Any:
+    """Give what stands behind `Annotated` and before the arguments of a generic type."""
+    if get_origin(annotation) is Annotated:
+        return _class_of(get_args(annotation)[0])
+    return get_origin(annotation) or annotation
 
 
 def _is_struct(annotation: Any) -> bool:
-    if get_origin(annotation) is Annotated:
-        return _is_struct(get_args(annotation)[0])
-    type_: Any = get_origin(annotation) or annotation
+    type_ = _class_of(annotation)
     if not isinstance(type_, type):
         return False
     class_ = cast("type[Any]", type_)

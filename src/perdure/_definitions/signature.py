@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 # What stands for "has no default"; None is a default like any other.
 NOTHING: Final = _Parameter.empty
+# What errors call the value that a function gives.
+RESULT: Final = "the return value"
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ def changed_options(before: StartOptions, options: ExecutionOptions) -> StartOpt
     if "execution_id" in options:
         changed.execution_id = _execution_id(options["execution_id"])
     if "delay" in options:
-        changed.delay_ms = to_ms(options["delay"])
+        changed.delay_ms = _delay_ms(options["delay"])
     if "priority" in options:
         changed.priority = _priority(options["priority"])
     if "attributes" in options:
@@ -46,7 +46,7 @@ def changed_options(before: StartOptions, options: ExecutionOptions) -> StartOpt
     if "on_duplicate" in options:
         changed.on_duplicate = _on_duplicate(options["on_duplicate"])
     if "engine" in options:
-        changed.engine = options["engine"]
+        changed.engine = _engine(options["engine"])
     return changed
 
 
@@ -56,6 +56,23 @@ def _execution_id(execution_id: Any) -> str:
     raise UsageError(
         f"An execution_id is 32 lower-case hex digits, not {execution_id!r}. For an identity that people can read, "
         "give the workflow an idempotency_key; the id is made from it."
+    )
+
+
+def _delay_ms(delay: Duration) -> int:
+    delay_ms = to_ms(delay)
+    if delay_ms < 0:
+        raise UsageError(f"A delay is how long to wait before the start, and cannot be negative: {delay!r}.")
+    return delay_ms
+
+
+def _engine(engine: Any) -> Engine:
+    # A protocol, so that another engine can take the place; one method of it tells what is none at all.
+    if hasattr(engine, "start_execution"):
+        return engine
+    raise UsageError(
+        f"engine= is the engine to start in, as WorkflowEngine.sqlite(...) gives it, not {type(engine).__name__} "
+        f"({engine!r})."
     )
 
 

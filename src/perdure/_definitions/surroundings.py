@@ -63,7 +63,10 @@ def current_attempt() -> int:
     attempt = ambient.attempt.get()
     if attempt is not None:
         return attempt.attempt
-    ambient.require_host("current_attempt()")
+    if ambient.host.get() is None:
+        raise OutsideExecutionError(
+            "current_attempt() works inside a workflow body or an activity only; none runs here."
+        )
     return 1
 
 

@@ -56,6 +56,12 @@ class Workshop(Protocol):
     def threads(self) -> Threads: ...
 
     @property
+    def thread_slots(self) -> Slots: ...
+
+    @property
+    def stopping(self) -> bool: ...
+
+    @property
     def random(self) -> Random: ...
 
     @property
@@ -95,8 +101,8 @@ class Attempt:
     """A running attempt. It is the `AttemptScope` of the activity in it."""
 
     __slots__ = (
-        "_abandon_alarm", "_alarm", "_allowed_ms", "_last_details", "_noted_at", "_owner", "_placed", "_recalls", "_shop", "_task", "_timed_out", "_unwritten", "_work",
-        "attempt", "call", "cut_off", "over",
+        "_abandon_alarm", "_alarm", "_allowed_ms", "_has_thread", "_last_details", "_noted_at", "_owner", "_placed",
+        "_recalls", "_shop", "_task", "_timed_out", "_unwritten", "_work", "attempt", "call", "cut_off", "over",
     )  # fmt: skip
 
     def __init__(self, call: ActivityCall, owner: Owner, shop: Workshop, *, recalls: bool) -> None:
@@ -111,8 +117,9 @@ class Attempt:
         self._timed_out = False
         # The timeout that counts for it: its own, or the one of all attempts together.
         self._allowed_ms = 0
-        # Whether it has one of the engine's places; it has none while it sleeps.
+        # Whether it has one of the engine's places, which it has not while it sleeps; and one of its threads.
         self._placed = False
+        self._has_thread = False
         # An earlier attempt may have noted its progress; read before this one begins.
         self._recalls = recalls
         self._last_details: bytes | None = None
@@ -152,21 +159,24 @@ class Attempt:
     @property
     def on_thread(self) -> bool:
         """Whether a plain function of it is running on a thread at this moment."""
-        return self._work is not None
+        return self._work is not None and self._work.begun
 
     async def _perform(self) -> None:
         ambient.host.set(None)
         ambient.attempt.set(self)
-        slots = self._shop.slots
         try:
             if self._recalls:
                 self._last_details = await self._shop.recall_heartbeat(self)
-            if not slots.try_take():
-                await slots.take()
+            await self._take_place()
         except asyncio.CancelledError:
             self._end(None)
             return
-        self._placed = True
+        if self._shop.stopping and not self.call.activity.at_most_once:
+            # It has waited for its place until the engine began to close. Nothing new begins then; only one that is
+            # noted as begun does, for nobody could tell later that it has not.
+            self._give_place()
+            self._end(None)
+            return
         try:
             event = await self._exit()
         except Exception as error:  # noqa: BLE001 - the attempt: a type's own code raised while its exit was encoded
@@ -178,6 +188,21 @@ class Attempt:
             if self._abandon_alarm is not None:
                 self._abandon_alarm.cancel()
         self._end(event)
+
+    async def _take_place(self) -> None:
+        """Wait for a place among the running activities, and a plain function for a thread.
+
+        Before its timeout runs: a function that waits behind others has done nothing wrong.
+        """
+        await self._shop.slots.take()
+        self._placed = True
+        if not self.call.activity.is_async:
+            try:
+                await self._shop.thread_slots.take()
+            except asyncio.CancelledError:
+                self._give_place()
+                raise
+            self._has_thread = True
 
     async def _exit(self) -> Event | None:
         activity = self.call.activity
@@ -376,6 +401,9 @@ class Attempt:
         if self._placed:
             self._placed = False
             self._shop.slots.give()
+        if self._has_thread:
+            self._has_thread = False
+            self._shop.thread_slots.give()
 
 
 def _wake(future: asyncio.Future[None]) -> None:

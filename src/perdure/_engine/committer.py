@@ -17,7 +17,7 @@ from typing import NamedTuple
 from perdure import _failpoints
 from perdure._model.records import Answer, Commit, Verdict, WorkerId
 from perdure._model.store import Store
-from perdure.errors import StoreRefusedError, StoreUnavailableError
+from perdure.errors import StoreError, StoreRefusedError
 
 logger = logging.getLogger("perdure")
 
@@ -109,18 +109,28 @@ class Committer:
             if answer.verdict is Verdict.BUSY:
                 self._waiting.append(submission)
             else:
-                submission.answered(answer)
+                self._tell(submission, answer)
         _failpoints.reach("acknowledge.after")
+
+    def _tell(self, submission: Submission, answer: Answer) -> None:
+        try:
+            submission.answered(answer)
+        except Exception:
+            # A background service: one execution's trouble must not stop everybody's commits.
+            logger.exception("an answer could not be taken by %s", submission.commit.execution_id)
 
     async def _answers(self, commits: list[Commit]) -> list[Answer]:
         pause = FIRST_PAUSE_S
         while True:
             try:
                 return await self._store.commit(self.worker_id, commits)
-            except StoreUnavailableError as error:
+            except StoreRefusedError:
+                raise
+            except StoreError as error:
+                # Whatever is wrong with it: nothing that was promised is lost as long as it is sent again.
                 # Said once: an outage of an hour is one event, not 1,800.
                 if pause == FIRST_PAUSE_S:
-                    logger.warning(
+                    logger.error(  # noqa: TRY400 - an outage is no bug of ours, and its traceback tells nobody anything
                         "the store does not answer; %d commits wait and are sent again: %s", len(commits), error
                     )
                 await asyncio.sleep(pause)

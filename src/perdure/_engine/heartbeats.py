@@ -9,12 +9,12 @@ import asyncio
 import logging
 from typing import Protocol
 
+from perdure._engine.settings import PAUSE_S
 from perdure._model.store import Store
-from perdure.errors import StoreUnavailableError
+from perdure.errors import StoreError
 
 logger = logging.getLogger("perdure")
 
-PAUSE_S = 0.25
 
 Step = tuple[bytes, str, int]  # incarnation, name, occurrence
 
@@ -47,7 +47,7 @@ class Heartbeats:
             noted = self._noted.get(attempt.step)
             try:
                 return noted if noted is not None else await self._store.heartbeat(*attempt.step)
-            except StoreUnavailableError as error:
+            except StoreError as error:
                 # Without it the attempt would begin from nothing, so it begins later.
                 logger.warning("the store does not answer; an attempt waits for its last heartbeat: %s", error)
                 await asyncio.sleep(PAUSE_S)
@@ -64,7 +64,7 @@ class Heartbeats:
                 await self._store.save_heartbeat(*step, details)
                 if self._noted[step] is details:
                     return
-        except StoreUnavailableError as error:
+        except StoreError as error:
             logger.info("a heartbeat was not written: %s", error)
         finally:
             self._noted.pop(step, None)

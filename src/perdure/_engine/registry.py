@@ -1,6 +1,7 @@
 """The workflows that one engine has bodies for."""
 
 from collections.abc import Iterable
+from typing import cast
 
 from perdure._definitions.registration import Registration
 from perdure._definitions.workflow import WorkflowImplementation
@@ -15,14 +16,16 @@ class Registry:
         self._implementations: dict[str, Implementation] = {}
         self.add(registrations)
 
-    def add(self, registrations: Iterable[Registration]) -> None:
+    def add(self, registrations: object) -> None:
         """Take workflows.
 
         Raises:
             DefinitionError: Two have one name.
             UsageError: Something is not a registration.
         """
-        for registration in registrations:
+        if isinstance(registrations, Registration) or not isinstance(registrations, Iterable):
+            raise UsageError(f"An engine takes a list of registrations, not {registrations!r}: write it in brackets.")
+        for registration in cast("Iterable[object]", registrations):
             if not isinstance(registration, WorkflowImplementation):
                 raise UsageError(
                     f"An engine takes implemented workflows, not {registration!r}. A contract needs a body "

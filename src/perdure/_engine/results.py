@@ -11,10 +11,12 @@ from datetime import timedelta
 
 from perdure._engine.registry import Registry
 from perdure._engine.runner import Runner
+from perdure._engine.settings import PAUSE_S
 from perdure._engine.waiters import Waiters
-from perdure._model.records import ExecutionId
+from perdure._model.records import ExecutionId, Record
 from perdure._model.status import FINAL, is_final
 from perdure._model.store import Store
+from perdure._values.duration import describe_ms, to_ms
 from perdure.errors import ExecutionNotFoundError, ExecutionTimeoutError, StoreUnavailableError, UsageError
 
 logger = logging.getLogger("perdure")
@@ -80,13 +82,22 @@ class Results:
         )
 
     async def _ended(self, execution_id: ExecutionId, workflow: str) -> bytes | None:
-        records = await self._store.read([execution_id])
+        records = await self._read(execution_id)
         if not records:
             raise ExecutionNotFoundError(
                 f"There is no execution {execution_id} of {workflow!r}.", execution_id=execution_id
             )
         _check_workflow(execution_id, records[0].workflow, workflow)
         return records[0].exit if records[0].status in FINAL else None
+
+    async def _read(self, execution_id: ExecutionId) -> list[Record]:
+        """Waiting for a result waits for the store as well; raised in an activity, an outage would be its result."""
+        while True:
+            try:
+                return await self._store.read([execution_id])
+            except StoreUnavailableError as error:
+                logger.warning("the store does not answer; execution %s is looked for again: %s", execution_id, error)
+                await asyncio.sleep(PAUSE_S)
 
     def _look_for_body(self, execution_id: ExecutionId, workflow: str) -> None:
         if workflow not in self._registry:
@@ -118,7 +129,8 @@ def _time_out(future: asyncio.Future[bytes], execution_id: ExecutionId, timeout:
     if not future.done():
         future.set_exception(
             ExecutionTimeoutError(
-                f"Execution {execution_id} has not ended within {timeout}. It goes on; ask again, or interrupt it.",
+                f"Execution {execution_id} has not ended within {describe_ms(to_ms(timeout))}. Waiting longer may do; "
+                "`await engine.describe(execution_id)` says where it stands, what it waits for, and why if it is held.",
                 execution_id=execution_id,
             )
         )

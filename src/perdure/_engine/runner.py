@@ -10,12 +10,14 @@ the journal first, and running attempts find their calls again by what was asked
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from perdure import _failpoints
+from perdure._definitions import ambient
 from perdure._definitions.activity import ActivityCall
-from perdure._definitions.host import Call
+from perdure._definitions.host import Call, Engine
 from perdure._definitions.workflow import WorkflowImplementation
 from perdure._engine.attempts import Attempt
 from perdure._engine.committer import Committer
@@ -30,6 +32,8 @@ from perdure._values.cause import Cause
 from perdure._values.instant import Instant
 from perdure.errors import OutcomeUnknown, StoreRefusedError, StoreUnavailableError
 
+logger = logging.getLogger("perdure")
+
 Implementation = WorkflowImplementation[..., Any]
 
 
@@ -41,6 +45,11 @@ class Keeper(Protocol):
 
     @property
     def committer(self) -> Committer: ...
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that bodies and activities find around them."""
+        ...
 
     @property
     def payload_limit(self) -> int:
@@ -187,11 +196,6 @@ class Runner:
         return self.implementation.name
 
     @property
-    def committing(self) -> bool:
-        """Whether a commit of it is on its way."""
-        return self._commit is not None
-
-    @property
     def quiet(self) -> bool:
         """Whether nothing is in the inbox and nothing is being committed."""
         return not self._inbox and self._commit is None
@@ -205,6 +209,8 @@ class Runner:
 
     def bear(self, start: Start) -> None:
         """Run the first turn of a new execution, and commit its birth with it."""
+        if self.gone:
+            return
         self._began = True
         start.began_at = self.began_at
         self.kernel = self._new_kernel(unborn=True)
@@ -243,6 +249,8 @@ class Runner:
         return Kernel(origin, entries or ())
 
     def _make_body(self) -> Any:
+        # In the body's own context, which holds nothing of its starter: the engine that runs it is the nearest (R14).
+        ambient.engine.set(self._keeper.engine)
         return self.implementation.make_body(self.payload, self.execution_id)
 
     def convict(self, crashes: int) -> None:
@@ -316,38 +324,37 @@ class Runner:
 
     def _sort_calls(self, kernel: Kernel) -> None:
         """Which calls begin with this commit, and which attempts are due later."""
-        if kernel.trouble is not None or kernel.ended:
-            self._delayed.clear()
-            return
+        calls, self._delayed = self._delayed, []
         now = self._keeper.clock.now()
-        while True:
-            delayed, self._delayed = self._delayed, []
-            waiting = kernel.steps.waiting
-            delayed = [call for call in delayed if waiting.get((call.kind, call.name, call.occurrence)) is call]
-            unknown: list[Event] = []
+        while kernel.trouble is None and not kernel.ended:
             # Each once: after a replay a call stands in `_delayed`, and is asked for again when its failure is fed.
-            for call in dict.fromkeys([*delayed, *kernel.take_asked()]):
-                assert isinstance(call, ActivityCall)
-                if call.due_at is not None and call.due_at > now:
-                    self._delayed.append(call)
-                elif not self._is_running(call):
-                    self._begin_or_give_up(kernel, call, unknown, now)
+            asked = dict.fromkeys([*calls, *kernel.take_asked()])
+            calls = [call for call in asked if isinstance(call, ActivityCall) and kernel.steps.waits(call)]
+            unknown = [call for call in calls if self._is_unknown(kernel, call, now)]
             if not unknown:
+                self._part(kernel, calls, now)
                 return
-            for event in unknown:
-                kernel.deliver(event)
+            # Before anything is chosen to begin: what the body does about it may withdraw the others.
+            for call in unknown:
+                kernel.deliver(_outcome_unknown(call, now))
 
-    def _begin_or_give_up(self, kernel: Kernel, call: ActivityCall, unknown: list[Event], now: Instant) -> None:
-        """An at-most-once attempt is noted before it begins; one that was noted in another life is not begun (R50)."""
-        if self._keeper.stopping:
-            self._delayed.append(call)
-            return
-        if call.activity.at_most_once:
-            if kernel.begun(call):
-                unknown.append(_outcome_unknown(call, now))
-                return
-            kernel.note_begun(call)
-        self._starting.append(call)
+    def _is_unknown(self, kernel: Kernel, call: ActivityCall, now: Instant) -> bool:
+        """Whether an at-most-once attempt that is due was noted as begun in another life (R50)."""
+        return call.activity.at_most_once and self._may_begin(call, now) and kernel.begun(call)
+
+    def _may_begin(self, call: ActivityCall, now: Instant) -> bool:
+        due = call.due_at is None or call.due_at <= now
+        return due and not self._keeper.stopping and not self._is_running(call)
+
+    def _part(self, kernel: Kernel, calls: list[ActivityCall], now: Instant) -> None:
+        """Part the calls that begin with this commit from those that are due later."""
+        for call in calls:
+            if self._may_begin(call, now):
+                if call.activity.at_most_once:
+                    kernel.note_begun(call)
+                self._starting.append(call)
+            elif not self._is_running(call):
+                self._delayed.append(call)
 
     def _is_running(self, call: ActivityCall) -> bool:
         attempt = self.running.get((call.name, call.occurrence))
@@ -388,6 +395,11 @@ class Runner:
         match answer.verdict:
             case Verdict.LOST | Verdict.JOINED:
                 self.drop()
+            case Verdict.STAYS if commit.held is not None:
+                # It is held all the same; its mail waits for whoever resumes it. What had to be written is.
+                commit.seen = self.seen = max(self.seen, answer.wakes)
+                commit.entries, commit.starts = [], []
+                self._submit(commit)
             case Verdict.STAYS:
                 # Mail has come that this turn had not seen. The kernel is rebuilt nowhere: it still
                 # stands, and takes the mail as its next events.
@@ -403,12 +415,15 @@ class Runner:
 
     def _refused(self, error: StoreRefusedError) -> None:
         """The store will not take this commit's data: hold the execution without them."""
-        self._commit = None
+        refused, self._commit = self._commit, None
         if self.born is not None and not self.born.done():
             self.born.set_exception(error)
             self.drop()
-            return
-        self._hold(Held.REFUSED, error)
+        elif refused is not None and refused.held is Held.REFUSED:
+            logger.error("%s %s cannot even be held: %s", self.workflow, self.execution_id, error)
+            self.drop()
+        else:
+            self._hold(Held.REFUSED, error)
 
     def _give_out(self) -> None:
         """What the turn asked for takes effect: its commit is durable."""
@@ -416,8 +431,9 @@ class Runner:
             self._cut_attempt_of(call)
         self._withdrawn.clear()
         starting, self._starting = self._starting, []
-        if not self._keeper.stopping:
-            for call in starting:
+        for call in starting:
+            # While the engine closes only what is noted as begun does begin, and gets its grace.
+            if not self._keeper.stopping or call.activity.at_most_once:
                 self.running[(call.name, call.occurrence)] = self._keeper.begin_attempt(call, self)
         if self._inbox:
             self._keeper.schedule(self)
@@ -449,7 +465,8 @@ class Runner:
         if self.running.get(place) is attempt:
             del self.running[place]
         if event is not None and not self.gone:
-            self.arrive(event)
+            wanted = not attempt.cut_off and not any(_same_step(call, attempt.call) for call in self._withdrawn)
+            self.arrive(event if wanted else event._replace(cut_off=True))
         elif self._commit is None and not self.gone:
             self._keeper.resting(self)
 
@@ -498,6 +515,10 @@ def not_known_to_be_written(execution_id: ExecutionId, workflow: str) -> StoreUn
         f"The engine was closed before its store said whether execution {execution_id} of {workflow!r} is stored. "
         "Start it again under the same id or key: it joins if it is."
     )
+
+
+def _same_step(one: Call, other: Call) -> bool:
+    return (one.name, one.occurrence, one.input) == (other.name, other.occurrence, other.input)
 
 
 def _outcome_unknown(call: ActivityCall, now: Instant) -> Event:

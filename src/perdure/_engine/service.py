@@ -27,21 +27,23 @@ from perdure._engine.ownership import Ownership
 from perdure._engine.registry import Registry
 from perdure._engine.results import Results
 from perdure._engine.runner import Runner
-from perdure._engine.settings import Settings
+from perdure._engine.settings import PAUSE_S, Settings
 from perdure._engine.slots import Slots
 from perdure._engine.starts import Differing, Starts
 from perdure._engine.suspects import Exposure, Suspects, is_suspect
 from perdure._engine.threads import Threads
 from perdure._engine.turns import Turns
-from perdure._engine.wakes import PAUSE_S, Wakes
+from perdure._engine.wakes import Wakes
 from perdure._engine.watchdog import Watchdog
 from perdure._ids import new_worker_id
 from perdure._model.clock import Clock
 from perdure._model.records import Commit, ExecutionId, History, Record, Start, Worker, WorkerId
 from perdure._model.status import Status, is_final
 from perdure._model.store import Store
+from perdure._values.exit import Failure
+from perdure._values.exit_codec import decode_loosely
 from perdure._values.instant import Instant
-from perdure.errors import ExecutionNotFoundError, StoreUnavailableError
+from perdure.errors import ExecutionNotFoundError, StoreError
 
 logger = logging.getLogger("perdure")
 
@@ -62,6 +64,8 @@ class Service:
         self.cache = Cache(settings.cache_count, settings.cache_bytes)
         self.slots = Slots(settings.concurrency)
         self.threads = Threads(settings.threads)
+        # A plain function has one of these before it is given to a thread, and waits without its timeout running.
+        self.thread_slots = Slots(settings.threads)
         self.random = random.Random()
         self.stopping = False
         self._heartbeats = Heartbeats(store)
@@ -92,9 +96,17 @@ class Service:
 
     def announce_soon(self) -> None:
         """The same, when more workflows have come while the engine is open."""
-        self._spawn(self.announce(), "announcement")
+        self._spawn(self._announce_again(), "announcement")
         self.wakes.backlog = True
         self.wakes.poke()
+
+    async def _announce_again(self) -> None:
+        while True:
+            try:
+                return await self.announce()
+            except StoreError as error:
+                logger.warning("the store does not answer; a registration is written again: %s", error)
+                await asyncio.sleep(PAUSE_S)
 
     def claimable(self) -> list[str]:
         """The workflows that are registered here."""
@@ -106,7 +118,7 @@ class Service:
         """Open the store, become a worker, begin to look for work."""
         await self.store.open()
         try:
-            self._loop = asyncio.get_running_loop()
+            self.loop = asyncio.get_running_loop()
             await self.announce()
         except BaseException:
             await self.store.close()
@@ -132,23 +144,30 @@ class Service:
                 await self._heartbeats.settled()
         except TimeoutError:
             logger.warning("the store does not answer; what could not be written runs again elsewhere")
+        finally:
+            await self._end_services()
+            await self._go({runner.execution_id for runner in stuck})
+
+    async def _end_services(self) -> None:
         for task in list(self._background):
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         self.wakes.close()
         self._watchdog.stop()
         self._results.close()
-        await self._go(stuck)
 
     async def drain(self, grace: timedelta) -> bool:
         """Claim and give out nothing new, and wait for what runs; whether all of it has ended in time."""
         self.stopping = True
-        deadline = self._loop.time() + grace.total_seconds()
-        while tasks := [attempt.task for attempt in self._attempts()]:
-            left = deadline - self._loop.time()
-            if left <= 0:
-                return False
-            await asyncio.wait(tasks, timeout=left)
+        try:
+            async with asyncio.timeout(grace.total_seconds()):
+                # Also what a commit on its way lets begin: an at-most-once attempt is noted as begun by then.
+                await self.committer.settled()
+                while tasks := [attempt.task for attempt in self._attempts()]:
+                    await asyncio.wait(tasks)
+                    await self.committer.settled()
+        except TimeoutError:
+            return False
         return True
 
     def _attempts(self) -> list[Attempt]:
@@ -156,6 +175,8 @@ class Service:
 
     async def _cut_off(self) -> list[Runner]:
         """End the attempts that are left, as the host (R9); give the executions whose threads would not end."""
+        # First: a thread that is given up must not take the next call, which is cut off in a moment.
+        self.threads.close()
         stuck = [r for r in self.runners.values() if any(attempt.on_thread for attempt in r.running.values())]
         attempts = self._attempts()
         for attempt in attempts:
@@ -174,27 +195,28 @@ class Service:
             if self.committer.idle and self.turns.idle and not self._reloads:
                 return
 
-    async def _go(self, stuck: list[Runner]) -> None:
-        """Give back what is owned, and leave the store."""
-        kept = {runner.execution_id for runner in stuck}
-        fences = {id_: runner.fence for id_, runner in self.runners.items() if id_ not in kept}
+    async def _go(self, kept: set[ExecutionId]) -> None:
+        """Give back what is owned, and leave the store; what is `kept` stays with this process."""
         for runner in self.runners.values():
             runner.let_go()
         self.runners.clear()
         self._starts.give_up()
         self.cache.clear()
-        self.threads.close()
         try:
             if kept:
                 # Their functions still run on threads; nobody else may begin them before this
                 # process has ended (R12). The worker's lock stays until then.
                 logger.warning("%d executions stay with this process: their threads still run", len(kept))
-                await self.store.give_back(self.worker_id, fences)
-                return
-            await self.store.retire(self.worker_id)
-        except StoreUnavailableError as error:
+                # Asked of the store: a claim whose answer never came is owned, and known to nobody here.
+                owned = await self.store.owned(self.worker_id)
+                await self.store.give_back(self.worker_id, {id_: owned[id_] for id_ in owned if id_ not in kept})
+            else:
+                await self.store.retire(self.worker_id)
+        except StoreError as error:
             logger.warning("the store does not answer; what this worker owned is taken over later: %s", error)
-        await self.store.close()
+        finally:
+            if not kept:
+                await self.store.close()
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(self._guard(coroutine, name), name=f"perdure {name}")
@@ -263,7 +285,7 @@ class Service:
         while True:
             try:
                 return await self.store.load([(runner.incarnation, 0) for runner in runners])
-            except StoreUnavailableError as error:
+            except StoreError as error:
                 logger.warning("the store does not answer; a journal is read again: %s", error)
                 await asyncio.sleep(PAUSE_S)
 
@@ -298,7 +320,7 @@ class Service:
 
     def note_heartbeat(self, attempt: Attempt, details: bytes, /) -> None:
         """Write what an attempt says of its progress; from any thread."""
-        self._loop.call_soon_threadsafe(self._heartbeats.note, attempt, details)
+        self.loop.call_soon_threadsafe(self._heartbeats.note, attempt, details)
 
     async def recall_heartbeat(self, attempt: Attempt, /) -> bytes | None:
         """What an earlier attempt of the same step noted last."""
@@ -308,7 +330,7 @@ class Service:
         """It is no longer in this worker's hands."""
         if self.runners.get(runner.execution_id) is runner:
             del self.runners[runner.execution_id]
-        self._sleeping.discard(runner.execution_id)
+            self._sleeping.discard(runner.execution_id)
         self.cache.wanted(runner)
         if self._suspects.release(runner) is not None:
             self._take_up_next_suspect()
@@ -322,8 +344,8 @@ class Service:
             self.wakes.sleeper(commit.wake_at)
         elif commit.held is not None:
             logger.error(
-                "%s %s is held (%s) and moves only when somebody resumes it", runner.workflow, runner.execution_id,
-                commit.held,
+                "%s %s is held (%s): %s. When that is mended: await engine.resume(%r)", runner.workflow,
+                runner.execution_id, commit.held, _cause(commit), runner.execution_id,
             )  # fmt: skip
         if self.wakes.backlog:
             self.wakes.poke()
@@ -345,7 +367,7 @@ class Service:
     @property
     def has_room(self) -> bool:
         """Whether a new execution may run here now, before all that is pending."""
-        return self.room() > 0 and not self.wakes.backlog
+        return self.room() > 0 and not self.wakes.backlog and not self.stopping
 
     async def keep_house(self) -> None:
         """See to the workers, this one and the others."""
@@ -445,3 +467,8 @@ class Service:
         if await self.store.resume(execution_id) is None:
             raise ExecutionNotFoundError(f"There is no execution {execution_id}.", execution_id=execution_id)
         self.wakes.poke()
+
+
+def _cause(commit: Commit) -> str:
+    held = decode_loosely(commit.exit or b"")
+    return str(held.cause) if isinstance(held, Failure) else "no cause is known"

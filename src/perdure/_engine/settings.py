@@ -5,6 +5,9 @@ from datetime import timedelta
 
 from perdure._engine.cache import DEFAULT_BYTES, DEFAULT_COUNT
 
+# How long something is left alone that the store did not answer, before it is asked again.
+PAUSE_S = 0.25
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:

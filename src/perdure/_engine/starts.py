@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
+from perdure._definitions import ambient
 from perdure._definitions.host import OnDuplicate, OnMismatch
 from perdure._engine.registry import Registry
 from perdure._engine.runner import Keeper, Runner, not_known_to_be_written
@@ -73,15 +74,18 @@ class Starts:
         if runner is None:
             verdict = await self._write(start)
         else:
-            # Shielded: cancelling one caller must not cancel the birth that others wait for.
-            if runner.born is not None:
-                await asyncio.shield(runner.born)
-            verdict = Verdict.JOINED
+            verdict = await self._join_birth(runner)
         if verdict is Verdict.LOST:
             # This worker was retired while the birth was on its way; a start that waits needs no worker.
             verdict = await self._store(start)
         if verdict is Verdict.JOINED:
             await self._join(start, on_duplicate, on_mismatch, differing)
+
+    async def _join_birth(self, runner: Runner) -> Verdict:
+        # Shielded: cancelling one caller must not cancel the birth that others wait for. A birth that is lost was
+        # written nowhere, and its own starter may have gone meanwhile: whoever else waits has it written.
+        lost = runner.born is not None and await asyncio.shield(runner.born) is Verdict.LOST
+        return Verdict.LOST if lost else Verdict.JOINED
 
     def give_up(self) -> None:
         """The engine has closed; what is still on its way is not known to be written."""
@@ -91,7 +95,8 @@ class Starts:
 
     def _check(self, start: Start) -> None:
         reception = self._reception
-        if reception.stopping:
+        # An activity that still has its grace may start something: refusing it would become its recorded result (R9).
+        if reception.stopping and ambient.attempt.get() is None:
             raise UsageError("The engine is closing and takes no new executions.")
         if len(start.payload) > reception.payload_limit:
             raise PayloadError(

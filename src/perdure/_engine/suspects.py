@@ -19,16 +19,16 @@ from typing import Final, NamedTuple
 from pydantic_core import from_json, to_json
 
 from perdure._engine.runner import Runner
+from perdure._engine.settings import PAUSE_S
 from perdure._model.records import ExecutionId, History, Record
 from perdure._model.store import Store
-from perdure.errors import StoreUnavailableError
+from perdure.errors import StoreError
 
 logger = logging.getLogger("perdure")
 
 # One crash happens: a deployment, a machine that ran out of memory. The second one is looked into.
 SUSPECT_FROM: Final = 2
 CONVICTED_AFTER: Final = 3
-PAUSE_S: Final = 0.25
 _NOTE: Final = ("", 0)
 
 
@@ -106,7 +106,7 @@ class Suspects:
         while True:
             try:
                 details = await self._store.heartbeat(incarnation, *_NOTE)
-            except StoreUnavailableError as error:
+            except StoreError as error:
                 await self._pause(error)
             else:
                 return None if details is None else Exposure(*from_json(details))
@@ -115,10 +115,10 @@ class Suspects:
         while True:
             try:
                 return await self._store.save_heartbeat(incarnation, *_NOTE, to_json(exposure))
-            except StoreUnavailableError as error:
+            except StoreError as error:
                 await self._pause(error)
 
-    async def _pause(self, error: StoreUnavailableError) -> None:
+    async def _pause(self, error: StoreError) -> None:
         logger.warning("the store does not answer; a suspect waits: %s", error)
         await asyncio.sleep(PAUSE_S)
 

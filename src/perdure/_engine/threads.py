@@ -17,13 +17,15 @@ from typing import Any
 class Work:
     """One call on a thread, and the future that hears of it."""
 
-    __slots__ = ("abandoned", "call", "context", "freed", "future", "loop", "over")
+    __slots__ = ("abandoned", "begun", "call", "context", "freed", "future", "loop", "over")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, call: Callable[[], Any], context: contextvars.Context) -> None:
         self.loop = loop
         self.call = call
         self.context = context
         self.future: asyncio.Future[Any] = loop.create_future()
+        # A thread has taken it; until then it can be taken back without a trace.
+        self.begun = False
         self.abandoned = False
         # The function has come back. Not the same as the future being done, which a cancelled attempt takes with it.
         self.over = False
@@ -76,12 +78,14 @@ class Threads:
             return True
 
     def close(self) -> None:
-        """Let idle threads end; busy ones end when their function returns, or with the process."""
+        """Begin no call any more. Idle threads end; busy ones when their function returns, or with the process."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def _serve_waiting(self) -> None:
+        if self._closed:
+            return
         if len(self._waiting) > self._idle and self._alive < self._limit:
             self._alive += 1
             threading.Thread(target=self._serve, name="perdure-activity", daemon=True).start()
@@ -102,7 +106,11 @@ class Threads:
             while not self._waiting and not self._closed:
                 self._changed.wait()
             self._idle -= 1
-            return self._waiting.popleft() if self._waiting else None
+            if self._closed:
+                return None
+            work = self._waiting.popleft()
+            work.begun = True
+            return work
 
     def _perform(self, work: Work) -> None:
         value: Any = None

@@ -10,11 +10,12 @@ import asyncio
 import logging
 from typing import Protocol
 
+from perdure._engine.settings import PAUSE_S
 from perdure._model.clock import Alarm, Clock
 from perdure._model.records import ExecutionId, Record, WorkerId
 from perdure._model.store import Store
 from perdure._values.instant import Instant
-from perdure.errors import StoreUnavailableError
+from perdure.errors import StoreError
 
 logger = logging.getLogger("perdure")
 
@@ -25,7 +26,6 @@ LOOK_MS = 1_000
 # Claimed in one transaction; more only makes the rest wait for their replay.
 CLAIM_BATCH = 200
 PROMOTE_BATCH = 500
-PAUSE_S = 0.25
 
 
 class Desk(Protocol):
@@ -111,7 +111,7 @@ class Wakes:
             self._poked.clear()
             try:
                 await self._round()
-            except StoreUnavailableError as error:
+            except StoreError as error:
                 logger.warning("the store does not answer; work is looked for again: %s", error)
                 # What was asked may have been done: a claim whose answer is lost is owned by a worker
                 # that does not know it, and given back when the house is kept.

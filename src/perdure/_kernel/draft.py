@@ -37,7 +37,7 @@ class Draft:
 
     def next_entry(self, event: Event) -> Entry:
         """The entry that an event would be; it is not drafted yet."""
-        kind, name, occurrence, attempt, asked, answer, at, _, _ = event
+        kind, name, occurrence, attempt, asked, answer, at = event[:7]
         return Entry(self.seq + 1, kind, name, occurrence, attempt, asked, answer, max(self.now, at))
 
     def write(self, entry: Entry) -> None:

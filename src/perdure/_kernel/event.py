@@ -33,6 +33,8 @@ class Event(NamedTuple):
     # The value that `exit` encodes, already passed through its schema, so that it is parsed once.
     value: Any = None
     has_value: bool = False
+    # Its attempt had been cut off; then nobody need wait for it any more.
+    cut_off: bool = False
 
 
 class Trouble(NamedTuple):

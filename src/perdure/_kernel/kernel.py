@@ -88,12 +88,24 @@ class Kernel:
             return False
         entry = self._draft.next_entry(event)
         call = self.steps.asker(entry)
-        if call is None:
+        if call is None and not self._is_orphan(event):
             return False
         self._draft.write(entry)
         self._feed(entry, call, event.value, has_value=event.has_value)
         self._come_to_rest()
         return True
+
+    def _is_orphan(self, event: Event) -> bool:
+        """Whether a result was asked for, never taken back, and is waited for by nobody.
+
+        Then the body has been replayed since, and asked otherwise than it did when the attempt was given out. The
+        result is recorded all the same, as what it is: a divergence, if a call of its name waits (R8). Dropped, it
+        would be asked for again, and done again, without end.
+        """
+        if event.kind is not Kind.ACTIVITY or event.cut_off:
+            return False
+        place = (event.name, event.occurrence, event.input)
+        return not any((call.name, call.occurrence, call.input) == place for call in self._host.withdrawn)
 
     def _feed(self, entry: Entry, call: Call | None, value: Any = None, *, has_value: bool = False) -> None:
         self._draft.fed(entry)

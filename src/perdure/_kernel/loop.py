@@ -37,7 +37,7 @@ logger = logging.getLogger("perdure")
 SERIAL_SHIFT = 40
 
 # Longer waits are for ever: no timer is set, and nothing is recorded. `asyncio.sleep(math.inf)` is one.
-FOREVER_S = 10_000 * 365 * 86_400.0
+FOREVER_S = 1_000 * 365 * 86_400.0
 
 _ENDS_OF_PROCESS = contextlib.suppress(SystemExit, KeyboardInterrupt)
 

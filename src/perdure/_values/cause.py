@@ -114,7 +114,10 @@ class Cause:
         return cause_of(exception, declared or TypedError)
 
     def to_exception(self) -> BaseException:
-        """Give what a caller sees raised: a single reason as itself, several as an ExceptionGroup (R34)."""
+        """Give what a caller sees raised: a single reason as itself, several as an ExceptionGroup (R34).
+
+        A defect carries the traceback of the original as a note, since its own one ends where it is raised again.
+        """
         raised = [_exception(reason) for reason in self.reasons]
         return raised[0] if len(raised) == 1 else ExceptionGroup("several failures", raised)
 
@@ -122,9 +125,17 @@ class Cause:
         return "; ".join(_sentence(reason) for reason in self.reasons)
 
 
-def cause_of(exception: BaseException, declared: type[Exception] | tuple[type[Exception], ...]) -> Cause:
-    """Tell what an exception means where exactly these errors are declared; none, if the tuple is empty."""
-    reasons = tuple(_reason(leaf, declared) for leaf in _leaves(exception))
+def cause_of(
+    exception: BaseException, declared: type[Exception] | tuple[type[Exception], ...], owner: str = ""
+) -> Cause:
+    """Tell what an exception means where exactly these errors are declared; none, if the tuple is empty.
+
+    Args:
+        exception: What was raised.
+        declared: The errors that count as declared.
+        owner: Who declares them, as in ``Workflow "pay"``: a TypedError that became a defect then gets a note.
+    """
+    reasons = tuple(_reason(leaf, declared, owner) for leaf in _leaves(exception))
     # R34: a real failure beats the interrupts beside it, which are mostly a TaskGroup's cancelled siblings.
     real = tuple(reason for reason in reasons if not isinstance(reason, Interrupt))
     return Cause(real or (Interrupt(),))
@@ -139,12 +150,26 @@ def _leaves(exception: BaseException) -> Iterator[BaseException]:
         yield from _leaves(inner)
 
 
-def _reason(exception: BaseException, declared: type[Exception] | tuple[type[Exception], ...]) -> Reason:
+def _reason(exception: BaseException, declared: type[Exception] | tuple[type[Exception], ...], owner: str) -> Reason:
     if isinstance(exception, (Interrupted, CancelledError)):
         return Interrupt()
     if isinstance(exception, Exception) and isinstance(exception, (declared, _OUTCOMES)):
         return Fail(exception)
+    if owner and isinstance(exception, TypedError):
+        # On the original and not on the defect: notes are part of the traceback's text, and that is what is recorded.
+        _note_once(exception, _undeclared(type(exception).__name__, owner))
     return Die(Defect.from_exception(exception))
+
+
+def _undeclared(error: str, owner: str) -> str:
+    kind, _, name = owner.partition(" ")
+    return f"{error} is a TypedError that {kind.lower()} {name} does not declare: @{kind.lower()}(error={error})."
+
+
+def _note_once(exception: BaseException, note: str) -> None:
+    # The same object comes here again: a cause is raised to every caller, a retried attempt may raise one instance.
+    if note not in getattr(exception, "__notes__", ()):
+        exception.add_note(note)
 
 
 def _exception(reason: Reason) -> Exception:
@@ -152,6 +177,8 @@ def _exception(reason: Reason) -> Exception:
         case Fail(error):
             return error
         case Die(defect):
+            if defect.traceback:
+                _note_once(defect, f"It was raised here:\n{defect.traceback.rstrip()}")
             return defect
         case Interrupt():
             return Interrupted()

@@ -81,7 +81,9 @@ def to_ms(duration: Duration) -> int:
         >>> to_ms("1 minute"), to_ms(0.0001)
         (60000, 1)
     """
-    return -(-to_timedelta(duration) // _MILLISECOND)
+    # Not by way of the negative: the longest timedelta has none.
+    whole, rest = divmod(to_timedelta(duration), _MILLISECOND)
+    return whole + bool(rest)
 
 
 def describe_ms(ms: int) -> str:

@@ -145,7 +145,7 @@ class ExitCodec(Generic[T]):
 
     def cause_of(self, exception: BaseException) -> Cause:
         """Tell what an exception means here: a declared error, a defect, an interruption, or several (R34)."""
-        return cause_of(exception, self.errors)
+        return cause_of(exception, self.errors, self.owner)
 
     def _encode_reason(self, reason: Reason) -> bytes:
         match reason:

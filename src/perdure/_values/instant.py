@@ -12,17 +12,20 @@ Instant: TypeAlias = int
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
+# Python's datetimes end here, and a sleep of a million weeks must not make its execution unlistable.
+_LAST: Final = datetime.max.replace(tzinfo=UTC)
+_LAST_INSTANT: Final = (_LAST - _EPOCH) // _MILLISECOND
 
 
 def to_datetime(instant: Instant) -> datetime:
-    """Give the aware UTC datetime that users see.
+    """Give the aware UTC datetime that users see; what lies beyond the year 9999 is shown as its end.
 
     Example:
         >>> to_datetime(1_000).isoformat()
         '1970-01-01T00:00:01+00:00'
     """
-    # Integer arithmetic: fromtimestamp() goes through a float and is off by a microsecond now and then.
-    return _EPOCH + instant * _MILLISECOND
+    # Integer arithmetic: fromtimestamp() goes through a float, which for far instants is off by a microsecond.
+    return _LAST if instant > _LAST_INSTANT else _EPOCH + instant * _MILLISECOND
 
 
 def from_datetime(moment: datetime) -> Instant:

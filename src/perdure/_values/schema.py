@@ -10,7 +10,7 @@ journal must read back what it wrote.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import suppress
 from typing import Any, Final, Generic, Protocol, cast
 
@@ -54,6 +54,7 @@ class Schema(Generic[T]):
 
     Attributes:
         owner: Whose schema it is, as its errors say it.
+        role: What the values are to their owner, as its errors say it; empty where their fields say enough.
         adapter: The type as pydantic knows it; for JSON schemas.
 
     Example:
@@ -73,20 +74,23 @@ class Schema(Generic[T]):
         "_to_json",
         "adapter",
         "owner",
+        "role",
     )
 
-    def __init__(self, type_: "TypeForm[T] | Any", owner: str) -> None:
+    def __init__(self, type_: "TypeForm[T] | Any", owner: str, role: str = "") -> None:
         """Build the serializer and the validator of a type.
 
         Args:
             type_: Anything that pydantic can handle.
             owner: Whose schema it is: ``Activity "charge"``.
+            role: What the values are to it: ``the return value``.
 
         Raises:
             DefinitionError: pydantic cannot handle the type.
         """
         self.owner: str = owner
-        self.adapter: TypeAdapter[T] = _adapter(type_, owner)
+        self.role: str = role
+        self.adapter: TypeAdapter[T] = _adapter(type_, owner, role)
         schema = self.adapter.core_schema
         kinds = list(_nodes(schema))
         is_open = any(map(_is_open, kinds))
@@ -173,6 +177,8 @@ class Schema(Generic[T]):
 
     def _encode_after_validation(self, value: T, refused: Exception) -> tuple[T, bytes]:
         """Encode what pydantic makes of a value that its serializer refused."""
+        if isinstance(value, Awaitable):
+            raise self._unawaited(cast("object", value)) from refused
         # Schema's own validate, not self's: a struct's gives a view, which its serializer does not know.
         validated = Schema.validate(self, value)
         if validated is value:
@@ -193,38 +199,54 @@ class Schema(Generic[T]):
         lost = next(_losses(value, Schema.decode(self, raw)), None)
         if lost is not None:
             path, what = lost
-            raise PayloadError(
-                f"{self.owner}: {path or 'the value'}: {what}", fields=(path,) if path else (), owner=self.owner
-            )
+            raise self._error(self._said(path, what), (path,) if path else ())
 
     def _refusal(self, refused: Exception) -> PayloadError:
         if isinstance(refused, PayloadError):
             return refused
         if not isinstance(refused, ValidationError):
-            return PayloadError(f"{self.owner}: {_serialization_sentence(refused)}", owner=self.owner)
+            return self._error(self._said("", _serialization_sentence(refused)))
         details = refused.errors(include_url=False, include_context=False, include_input=False)
         paths = [".".join(str(part) for part in detail["loc"]) for detail in details]
         # The input itself stays out of the sentence: it goes to logs, and payloads hold what must not.
-        said = [f"{path or 'the value'}: {detail['msg']}" for path, detail in zip(paths, details, strict=True)]
+        said = [self._said(path, detail["msg"]) for path, detail in zip(paths, details, strict=True)]
         more = f"; and {len(said) - _UNION_NOISE} more" if len(said) > _UNION_NOISE else ""
-        return PayloadError(
-            f"{self.owner}: {'; '.join(said[:_UNION_NOISE])}{more}",
-            fields=tuple(dict.fromkeys(path for path in paths if path)),
-            owner=self.owner,
-        )
+        return self._error("; ".join(said[:_UNION_NOISE]) + more, tuple(dict.fromkeys(path for path in paths if path)))
+
+    def _unawaited(self, value: object) -> PayloadError:
+        # An activity call has its activity's name, a coroutine its function's.
+        name = getattr(value, "__name__", None)
+        what, call = (f"a call of {name!r}", f"{name}(...)") if name else (type(value).__name__, "...")
+        return self._error(f"a forgotten await: it is {what} that nobody has awaited. Write `await {call}`.")
+
+    def _said(self, path: str, what: str) -> str:
+        where = path or ("" if self.role else "the value")
+        return f"{where}: {what}" if where else what
+
+    def _error(self, said: str, fields: tuple[str, ...] = ()) -> PayloadError:
+        whose = f"{self.owner}: {self.role}" if self.role else self.owner
+        return PayloadError(f"{whose}: {said}", fields=fields, owner=self.owner)
 
 
-def _adapter(type_: Any, owner: str) -> TypeAdapter[Any]:
+def _adapter(type_: Any, owner: str, role: str) -> TypeAdapter[Any]:
+    whose = f"{owner}: {role}" if role else owner
     try:
         adapter = _configured_adapter(type_)
     except (PydanticUserError, PydanticSchemaGenerationError, SchemaError, NameError, TypeError, ValueError) as refused:
-        said = str(refused).partition("\n\n")[0]  # what follows are links and advice to authors of types
-        raise DefinitionError(f"{owner}: {type_!r} cannot be stored: {said}", owner=owner) from refused
+        raise DefinitionError(f"{whose}: {type_!r} cannot be stored: {_reason(refused)}", owner=owner) from refused
     if not adapter.pydantic_complete:
         raise DefinitionError(
-            f"{owner}: {type_!r} names a type that does not exist yet. Define that type above its use.", owner=owner
+            f"{whose}: {type_!r} names a type that does not exist yet. Define that type above its use.", owner=owner
         )
     return adapter
+
+
+def _reason(refused: Exception) -> str:
+    # What follows are links, and advice to authors of models: a setting of theirs, which would not help here.
+    said = str(refused).partition("\n\n")[0].partition(". Set `arbitrary_types_allowed")[0]
+    if isinstance(refused, PydanticSchemaGenerationError):
+        said += ". Take a type that pydantic knows, or give the class a __get_pydantic_core_schema__."
+    return said
 
 
 def _configured_adapter(type_: Any) -> TypeAdapter[Any]:
@@ -297,4 +319,4 @@ def _serialization_sentence(refused: Exception) -> str:
             f"{said}. Bytes that are no text need a configuration on their model: "
             'model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64").'
         )
-    return f"the value cannot be written as JSON: {type(refused).__name__}: {said}"
+    return f"cannot be written as JSON: {type(refused).__name__}: {said}"

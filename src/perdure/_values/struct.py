@@ -9,7 +9,7 @@ from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
 from perdure._values.schema import Schema
-from perdure.errors import PayloadError
+from perdure.errors import DefinitionError, PayloadError
 
 __all__ = ["Fields", "StructSchema", "field_values"]
 
@@ -103,12 +103,15 @@ class StructSchema(Schema[Fields]):
 
     __slots__ = ("_defaults", "_names")
 
-    def __init__(self, fields: Mapping[str, Any], owner: str, *, defaults: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, fields: Mapping[str, Any], owner: str, role: str = "", *, defaults: Mapping[str, Any] | None = None
+    ) -> None:
         """Build the serializer and the validator of the fields.
 
         Args:
             fields: The type of each field.
             owner: Whose schema it is: ``Workflow "SendEmail"``.
+            role: What the struct is to it: ``the payload``.
             defaults: What fields are when they are missing.
 
         Raises:
@@ -118,7 +121,13 @@ class StructSchema(Schema[Fields]):
         self._defaults = dict(defaults or {})
         types = {name: NotRequired[type_] if name in self._defaults else type_ for name, type_ in fields.items()}
         struct = with_config(_CONFIG)(TypedDict("Struct", types))  # pyright: ignore[reportArgumentType]
-        super().__init__(struct, owner)
+        try:
+            super().__init__(struct, owner, role)
+        except DefinitionError:
+            # It names the class made here, which nobody has written. One of its fields says the same of itself.
+            for name, type_ in fields.items():
+                Schema[Any](type_, owner, f"field {name!r}")
+            raise
 
     def encode(self, value: object) -> bytes:
         """Give the JSON bytes of a struct, its fields in the order in which they were declared.
@@ -164,7 +173,7 @@ class StructSchema(Schema[Fields]):
     def _misfit(self, missing: list[str], unknown: list[str]) -> PayloadError:
         said = [f"{name}: is missing" for name in missing]
         said += [f"{name}: is no field here; there are: {', '.join(self._names) or 'none'}" for name in unknown]
-        return PayloadError(f"{self.owner}: {'; '.join(said)}", fields=(*missing, *map(str, unknown)), owner=self.owner)
+        return self._error("; ".join(said), (*missing, *map(str, unknown)))
 
     def _view(self, values: dict[str, Any]) -> Fields:
         if len(values) != len(self._names):

@@ -56,8 +56,17 @@ class TypedError(Exception):
         names = dict(here.f_back.f_locals) if here and here.f_back else {}
         cls._perdure_form = _build(cls, names)
 
-    def __init__(self, **fields: Any) -> None:
-        """Validate the fields and take them."""
+    def __init__(self, /, *args: object, **fields: Any) -> None:
+        """Validate the fields and take them.
+
+        Raises:
+            PayloadError: A field is missing, unknown or not of its type.
+            TypeError: Something was given by position.
+        """
+        if args:
+            name = type(self).__name__
+            shown = ", ".join(f"{field}=..." for field in form_of(type(self)).names)
+            raise TypeError(f"{name} takes its fields by keyword, not by position: {name}({shown})")
         super().__init__()
         vars(self).update(form_of(type(self)).validated(fields))
 

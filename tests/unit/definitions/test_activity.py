@@ -646,3 +646,29 @@ def test_an_inline_activity_of_a_bad_name_or_type_is_refused():
         Activity.make("", success=int, execute=lambda: 4)
     with pytest.raises(DefinitionError, match="Roll"):
         Activity.make("Roll", success=object(), execute=lambda: 4)
+
+
+def test_a_call_that_is_returned_and_not_awaited_is_named():
+    """`return charge(n)` in a body: the activity's name says which line it is."""
+
+    @activity
+    async def charge(order_id: str) -> str:
+        return order_id
+
+    async def body() -> None:
+        call = charge("a")
+        with pytest.raises(PayloadError, match=r"the return value: a forgotten await: .*a call of 'charge'"):
+            charge.codec.success(call)
+        call.close()
+
+    in_body(FakeHost(), body)
+
+
+def test_a_result_that_is_refused_is_called_the_return_value():
+    @activity
+    async def bad() -> int: ...
+
+    inline = Activity.make("bad", success=int, execute=lambda: 4)
+    for each in (bad, inline):
+        with pytest.raises(PayloadError, match=r'^Activity "bad": the return value: Input should be a valid integer'):
+            each.codec.success("four")

@@ -180,3 +180,19 @@ def test_what_was_recorded_is_read_with_todays_types():
     assert struct.same(b'{"order":{"amount_cents":3,"order_id":"a"}}', asked)
     assert not struct.same(b'{"order":{"amount_cents":4,"order_id":"a"}}', asked)
     assert not struct.same(b'{"order":{"amount_cents":3,"order_id":"a"},"gone":1}', asked)
+
+
+def test_a_misspelt_argument_is_named_beside_the_one_that_is_missing():
+    def charge(order_id: str): ...
+
+    with pytest.raises(PayloadError, match="argument 'order_id' is missing, and 'ordr_id' is no parameter of it"):
+        arguments(charge).arrange((), {"ordr_id": "a"})
+
+
+def test_a_parameter_that_cannot_be_stored_is_named():
+    class OddThing: ...
+
+    def charge(order_id: str, odd: OddThing): ...
+
+    with pytest.raises(DefinitionError, match=r"parameter 'odd': .*OddThing.* cannot be stored"):
+        arguments(charge)

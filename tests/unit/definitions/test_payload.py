@@ -178,3 +178,31 @@ def test_payloads_that_mean_the_same_do_not_differ():
     assert payload(body).differing_fields(b'{"to":"ada"}', b'{"to":"bob","subject":"hi"}') == ("to",)
     assert taking(Order).differing_fields(b'{"order_id":"a"}', b'{"order_id":"b","copies":2}') == ("order_id", "copies")
     assert payload(body).differing_fields(b"no json", b'{"to":"ada","subject":"hi"}') != ()
+
+
+@pytest.mark.parametrize(
+    ("taken", "meant"),
+    [
+        (payload_of_fields({"to": str, "copies": int}, 'Workflow "It"'), 'start({"to": ..., "copies": ...})'),
+        (payload_of_fields({}, 'Workflow "It"'), 'start({"to": ..., "copies": ...})'),
+        (taking(Order), "start(Order(to=..., copies=...))"),
+        (taking(Annotated[Shipment, "x"]), "start(Shipment(to=..., copies=...))"),
+        (taking(Refund), "start(Refund(to=..., copies=...))"),
+    ],
+    ids=["mapping", "nothing", "model", "annotated", "typeddict"],
+)
+def test_fields_that_come_as_arguments_are_shown_their_place(taken: Payload, meant: str):
+    with pytest.raises(PayloadError, match="no parameter 'to'") as caught:
+        taken.encode((), {"to": "a secret", "copies": 3})
+    assert meant in str(caught.value)
+    assert "a secret" not in str(caught.value)
+    assert caught.value.fields == ("to", "copies")
+
+
+def test_a_single_struct_can_be_given_by_the_name_of_its_parameter():
+    assert taking(Order).encode((), {"it": Order(order_id="a")}).raw == b'{"order_id":"a","copies":1}'
+
+
+def test_a_refused_field_is_one_of_the_payload():
+    with pytest.raises(PayloadError, match=r'^Workflow "It": the payload: to: Input should be a valid string'):
+        payload_of_fields({"to": str}, 'Workflow "It"').encode(({"to": 3},), {})

@@ -183,3 +183,8 @@ def test_the_logger_names_the_line_that_logs(caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO, "perdure.workflow")
     said_in_body(lambda: logger.info("here"))
     assert caplog.records[0].filename == "test_surroundings.py"
+
+
+def test_the_attempt_outside_is_told_of_both_its_places():
+    with pytest.raises(OutsideExecutionError, match="inside a workflow body or an activity only"):
+        current_attempt()

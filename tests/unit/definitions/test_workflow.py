@@ -356,7 +356,7 @@ def test_a_delay_of_nothing_is_no_delay():
     engine = FakeEngine()
     with opened(engine):
         started(process_order.options(delay=0), ORDER)
-        started(process_order.options(delay=-3), ORDER)
+        started(process_order.options(delay="0 days"), ORDER)
     assert [start.due_at for start, _, _ in engine.started] == [None, None]
 
 
@@ -445,6 +445,11 @@ def test_without_an_engine_the_call_says_how_to_open_one():
         ({"priority": 1.5}, "whole number"),
         ({"delay": "soon"}, "soon"),
         ({"attributes": {"a": None}}, "'a'"),
+        ({"attributes": "a"}, "attributes= is a mapping"),
+        ({"attributes": ["a"]}, "attributes= is a mapping"),
+        ({"delay": "-5 s"}, "cannot be negative: '-5 s'"),
+        ({"engine": 5}, r"engine= is .*not int \(5\)"),
+        ({"engine": "sqlite://"}, "engine= is"),
         ({"on_duplicate": "restart"}, "'join' or 'reject'"),
     ],
 )
@@ -531,3 +536,21 @@ def test_in_an_activity_a_start_is_one_from_outside():
     engine = FakeEngine()
     in_activity(FakeAttempt(engine), lambda: process_order.start(ORDER))
     assert [start.execution_id for start, _, _ in engine.started] == ["fc0cd826dc208968186d2747adc6831f"]
+
+
+def test_a_result_that_is_refused_is_called_the_return_value():
+    with pytest.raises(PayloadError, match=r'^Workflow "nightly": the return value: Input should be a valid integer'):
+        nightly.codec.success("four")
+
+
+@pytest.mark.parametrize("choice", ["no", None, 0], ids=repr)
+def test_a_choice_about_defects_that_is_none_is_refused(choice):
+    """R35: "no" is true, and a bug would then end what it should hold."""
+    with pytest.raises(DefinitionError, match=r'"It": capture_defects is True .* or False'):
+        Workflow.make("It", capture_defects=choice)
+
+
+def test_a_field_of_a_contract_that_cannot_be_stored_is_named():
+    with pytest.raises(DefinitionError, match=r"It.*: field 'a': .* cannot be stored") as caught:
+        Workflow.make("It", payload={"a": object()})
+    assert "Struct" not in str(caught.value)

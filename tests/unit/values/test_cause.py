@@ -108,3 +108,48 @@ def test_causes_that_say_the_same_are_equal() -> None:
     assert hash(Cause.die(Defect("V", "m", "t"))) == hash(Cause.die(Defect("V", "m", "t")))
     assert Cause.die(Defect("V", "m", "t")) != Cause.die(Defect("V", "other", "t"))
     assert Cause.die(Defect("V", "m")).reasons[0] != Interrupt()
+
+
+def test_a_defect_that_is_raised_shows_once_where_it_happened() -> None:
+    """R10: its own traceback ends where the result was waited for, and one cause is raised to every caller."""
+    cause = Cause.die(Defect("ValueError", "no", "Traceback ...\n  in charge\nValueError: no\n"))
+    for _ in range(2):
+        raised = cause.to_exception()
+        assert raised.__notes__ == ["It was raised here:\nTraceback ...\n  in charge\nValueError: no"]
+    assert str(raised) == "ValueError: no"
+    assert cause == Cause.die(Defect("ValueError", "no", "Traceback ...\n  in charge\nValueError: no\n"))
+
+
+def test_each_defect_of_several_shows_where_it_happened() -> None:
+    """R34."""
+    group = Cause((Die(Defect("A", "", "here")), Die(Defect("B", "", "there")))).to_exception()
+    assert isinstance(group, ExceptionGroup)
+    assert [error.__notes__ for error in group.exceptions] == [
+        ["It was raised here:\nhere"],
+        ["It was raised here:\nthere"],
+    ]
+
+
+def test_a_defect_without_a_traceback_says_nothing_of_one() -> None:
+    """One that the engine made itself was raised nowhere."""
+    assert not hasattr(Cause.die(Defect("CancelledError", "left the body")).to_exception(), "__notes__")
+
+
+def test_a_typed_error_that_is_not_declared_says_how_to_declare_it() -> None:
+    """R10: in the traceback, which is recorded, and not in the message; once, although an instance comes twice."""
+    error = Declined(code="x")
+    for _ in range(2):
+        (reason,) = cause_of(error, (LookupError,), 'Workflow "pay"').reasons
+    assert isinstance(reason, Die)
+    hint = 'Declined is a TypedError that workflow "pay" does not declare: @workflow(error=Declined).'
+    assert reason.defect.traceback.count(hint) == 1
+    assert reason.defect.message == "Declined(code='x')"
+
+
+def test_what_is_declared_or_no_typed_error_gets_no_hint() -> None:
+    """R10: nobody is told to declare every RuntimeError."""
+    declared, other = Declined(code="x"), RuntimeError("no")
+    cause_of(declared, (Declined,), 'Workflow "pay"')
+    cause_of(other, (Declined,), 'Workflow "pay"')
+    assert not hasattr(declared, "__notes__")
+    assert not hasattr(other, "__notes__")

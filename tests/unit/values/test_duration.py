@@ -4,7 +4,7 @@ import math
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from perdure._values.duration import describe_ms, to_ms, to_timedelta
@@ -79,10 +79,12 @@ def test_a_number_and_a_unit_are_exact(number: int, unit: str, plural: bool, spa
 
 
 @given(st.timedeltas())
+@example(timedelta.max)
+@example(timedelta.min)
 def test_milliseconds_round_up(duration: timedelta) -> None:
     """R16: fractions of a millisecond round up, never early."""
-    ms = to_ms(duration)
-    assert timedelta(0) <= timedelta(milliseconds=1) * ms - duration < timedelta(milliseconds=1)
+    # In numbers: the longest timedelta, rounded up, is none any more.
+    assert 0 <= to_ms(duration) * 1_000 - duration // timedelta(microseconds=1) < 1_000
 
 
 @pytest.mark.parametrize(("seconds", "ms"), [(0.0001, 1), (0.0015, 2), (-0.0001, 0), (1.001, 1001)])

@@ -377,3 +377,24 @@ def test_without_a_definition_an_exit_can_still_be_shown() -> None:
         'CardDeclined: {"code":"x","retry_after":0}; V: m; Interrupted; late'
     )
     assert decode_loosely(b'{"success":{"a":[1]}}') == Success({"a": [1]})
+
+
+def test_where_a_defect_happened_is_not_part_of_its_record() -> None:
+    """R10: what was raised to one caller and is recorded again has the same bytes."""
+    codec = ExitCodec(Schema(int, "It"), (), "It")
+    cause = Cause.die(RuntimeError("no"))
+    before = codec.encode_failure(cause)
+    cause.to_exception()
+    assert codec.encode_failure(cause) == before
+
+
+def test_an_undeclared_typed_error_is_recorded_with_a_hint() -> None:
+    """R10: the codec knows whose errors they are, and the hint comes back from the bytes."""
+
+    class Undeclared(TypedError):
+        pass
+
+    codec = ExitCodec(Schema(int, "It"), (), 'Activity "charge"')
+    _, back = codec.failure(codec.cause_of(Undeclared()))
+    assert isinstance(back, Failure)
+    assert any('activity "charge" does not declare' in note for note in back.cause.to_exception().__notes__)

@@ -460,3 +460,40 @@ def test_a_dataclass_keeps_a_configuration_of_its_own() -> None:
         data: bytes
 
     assert Schema(Hex, OWNER).round_trip(Hex(b"\xff")) == (b'{"data":"ff"}', Hex(b"\xff"))
+
+
+@pytest.mark.parametrize(
+    ("type_", "value", "said"),
+    [
+        (int, "four", "Input should be a valid integer, unable to parse string as an integer"),
+        (list[int], [1, "four"], "1: Input should be a valid integer, unable to parse string as an integer"),
+        (Any, object(), "cannot be written as JSON: PydanticSerializationError"),
+        (dict[str, Any], {"a": SecretStr("x")}, "a: a secret is not stored"),
+    ],
+    ids=["value", "field", "unwritable", "lost"],
+)
+def test_a_refusal_says_what_the_value_is_to_its_owner(type_: Any, value: Any, said: str) -> None:
+    """A return value, a payload: who reads it must know where to look."""
+    with pytest.raises(PayloadError) as caught:
+        Schema(type_, OWNER, "the return value").encode(value)
+    assert str(caught.value).startswith(f"{OWNER}: the return value: {said}")
+
+
+@pytest.mark.parametrize("type_", [int, str, Any, list[int]], ids=str)
+def test_a_forgotten_await_is_called_so(type_: Any) -> None:
+    """`return charge(n)` instead of `return await charge(n)`."""
+
+    async def charge() -> int:
+        return 1
+
+    forgotten = charge()
+    with pytest.raises(PayloadError, match=r"the return value: a forgotten await: .*'charge'.*`await charge\(...\)`"):
+        Schema(type_, OWNER, "the return value").encode(forgotten)
+    forgotten.close()
+
+
+def test_a_type_that_cannot_be_stored_gets_no_advice_that_does_not_help() -> None:
+    """pydantic's own speaks of a setting of models."""
+    with pytest.raises(DefinitionError, match=r"the return value: .*OddThing.* cannot be stored") as caught:
+        Schema(type("OddThing", (), {}), OWNER, "the return value")
+    assert "arbitrary_types_allowed" not in str(caught.value)

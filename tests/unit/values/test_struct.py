@@ -110,3 +110,12 @@ def test_a_type_that_cannot_be_stored_names_its_owner() -> None:
     """At the definition."""
     with pytest.raises(DefinitionError, match="SendEmail"):
         StructSchema({"lock": Fields}, 'Workflow "SendEmail"')
+
+
+def test_a_field_that_cannot_be_stored_is_named() -> None:
+    """And not the class that is made of the fields, which nobody has written."""
+    odd = type("OddThing", (), {})
+    with pytest.raises(DefinitionError, match=r"""SendEmail": field 'lock': .*OddThing.* cannot be stored""") as caught:
+        StructSchema({"to": str, "lock": odd}, 'Workflow "SendEmail"')
+    assert "Struct" not in str(caught.value)
+    assert caught.value.owner == 'Workflow "SendEmail"'

@@ -259,3 +259,11 @@ def test_an_error_may_be_another_error_too() -> None:
     with pytest.raises(LookupError):
         raise Missing(key="x")
     assert Missing(key="x").key == "x"
+
+
+def test_a_field_that_is_given_by_position_is_refused_by_name() -> None:
+    """Python's own sentence speaks of an __init__ that the reader has not written."""
+    with pytest.raises(
+        TypeError, match=r"^CardDeclined takes .* by keyword.*: CardDeclined\(code=..., retry_after=...\)"
+    ):
+        CardDeclined("no-funds")
