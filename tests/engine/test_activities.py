@@ -14,6 +14,7 @@ from perdure import (
     OutsideExecutionError,
     PayloadError,
     Schedule,
+    Status,
     Success,
     TypedError,
     activity,
@@ -874,5 +875,68 @@ def test_a_timeout_in_bed_does_not_wait_for_a_place(lab):
             gate.open()
             await lab.result(blocking)
             assert lab.service(engine).slots._free == 1
+
+    lab.run(main)
+
+
+def test_a_plain_function_may_ask_its_engine_from_a_loop_of_its_own(lab):
+    """API 7: on its thread, `asyncio.run` is how a library of somebody else's calls async code."""
+
+    @workflow(idempotency_key=lambda key: key)
+    async def other(key: str) -> str:
+        return await compose(key)
+
+    @activity
+    async def compose(key: str) -> str:
+        return f"other {key}"
+
+    async def ask() -> list[object]:
+        handle = await other.start("a")
+        engine = current_engine()
+        seen: list[object] = [await handle.result(), await other.execute("b")]
+        seen.append((await engine.describe(handle.execution_id)).status.value)
+        seen.append(len(await engine.journal(handle.execution_id)))
+        seen.append(await handle.status() is (await handle.poll() and Status.SUCCEEDED))
+        seen.append(sorted([str(info.key) async for info in engine.executions(workflow=other)]))
+        with pytest.raises(PayloadError):
+            await engine.start(other, 5)  # type: ignore[arg-type]
+        return seen
+
+    @activity
+    def act() -> list[object]:
+        return asyncio.run(ask())
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> list[object]:
+        return await act()
+
+    async def main():
+        async with lab.engine([work, other]):
+            expected = ["other a", "other b", "SUCCEEDED", 1, True, ["a", "b"]]
+            assert await lab.finish(work.execute("k")) == expected
+
+    lab.run(main)
+
+
+def test_a_function_s_thread_is_free_while_what_it_returned_is_awaited(lab):
+    """R12: `execute=lambda: gateway.charge(order)` needs a thread for no longer than it takes to call it."""
+    gate = Gate()
+
+    async def charge(n: int) -> int:
+        await gate.wait()
+        return n
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> int:
+        calls = [Activity.make(f"Charge{n}", success=int, execute=lambda n=n: charge(n)) for n in range(3)]
+        return sum(await asyncio.gather(*calls))
+
+    async def main():
+        async with lab.engine([work], threads=1):
+            handle = await work.start("k")
+            await lab.settle()
+            assert gate.entered == 3
+            gate.open()
+            assert await lab.result(handle) == 3
 
     lab.run(main)

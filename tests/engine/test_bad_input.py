@@ -210,10 +210,15 @@ def test_an_unknown_option_is_named():
         keyed.options(dealy="5 minutes")  # type: ignore[call-arg]
 
 
-def test_a_negative_delay_is_no_delay(lab):
+def test_a_negative_delay_is_refused(lab):
+    """R3: it is a sign the wrong way round, and nothing is stored of it."""
+
     async def main():
-        async with lab.engine([keyed]):
-            assert await lab.finish(keyed.options(delay=-5).execute("k")) == "k"
+        async with lab.engine([keyed]) as engine:
+            with pytest.raises(UsageError, match="cannot be negative: -5"):
+                await keyed.options(delay=-5).start("k")
+            assert [info async for info in engine.executions()] == []
+            assert await lab.finish(keyed.options(delay=0).execute("k")) == "k"
 
     lab.run(main)
 

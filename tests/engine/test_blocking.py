@@ -244,3 +244,24 @@ def test_a_generator_that_is_left_early_does_no_harm(open_blocking):
             assert info.workflow == "work"
             break
         assert engine.execute(work, "k") == "acted k"
+
+
+def test_async_code_beside_it_may_use_the_engine_on_its_own_loop(open_blocking):
+    """API 7: a script whose async part comes later; the engine's own loop does the work."""
+
+    async def script(engine: WorkflowEngine) -> list[object]:
+        handle = await work.start("a")
+        seen: list[object] = [await handle.result(), await work.execute("b")]
+        seen.append((await engine.describe(handle.execution_id)).status)
+        seen.append([entry.kind for entry in await engine.journal(handle.execution_id)])
+        with pytest.raises(ExecutionTimeoutError):
+            await (await nap.start("n")).result(timeout=0.01)
+        with pytest.raises(Declined):
+            await work.execute("declined")
+        return seen
+
+    with open_blocking(work, nap) as engine:
+        assert asyncio.run(script(engine.engine)) == ["acted a", "acted b", Status.SUCCEEDED, ["activity"]]
+        assert engine.execute(work, "c") == "acted c"
+    with pytest.raises(UsageError, match="not open"):
+        asyncio.run(engine.engine.describe(work.execution_id("a")))

@@ -6,7 +6,7 @@ import pytest
 
 from perdure import Status, activity, sleep, workflow
 
-from tests.engine.lab import Gate
+from tests.engine.lab import Gate, successes, until
 
 
 @workflow(idempotency_key=lambda key: key)
@@ -359,5 +359,107 @@ def test_every_cache_gives_the_same_results_and_the_same_journals(lab, cache):
                         ("timer", "sleep:30"), ("timer", "sleep:3600"), ("activity", "echo"),
                     ]
                 )  # fmt: skip
+
+    lab.run(main)
+
+
+def test_code_that_asks_otherwise_at_every_replay_is_held_and_does_not_go_round(lab):
+    """R8: the result of what it asked for first is recorded, and tells of the divergence."""
+    ran = []
+    numbers = iter(range(1_000))
+
+    @activity
+    async def charge(n: int) -> str:
+        ran.append(n)
+        return f"charged {n}"
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        return await charge(next(numbers))
+
+    async def main():
+        async with lab.engine([work], cache=0) as engine:
+            handle = await work.start("k")
+            await lab.settle()
+            info = await engine.describe(handle.execution_id)
+            assert (info.status, info.held) == (Status.SUSPENDED, "DIVERGENCE")
+            assert 1 <= len(ran) <= 2
+            assert successes(await engine.journal(handle.execution_id))[:1] == ["charged 0"]
+
+    lab.run(main)
+
+
+def test_a_withdrawn_call_s_late_result_is_dropped(lab):
+    """R9: it was told to end, and its body has gone on without it, with a kernel or after a replay."""
+    gate = Gate()
+    ran = []
+
+    @activity
+    async def stubborn() -> str:
+        ran.append("begun")
+        try:
+            await gate.wait()
+        except asyncio.CancelledError:
+            await late.wait()
+        return "too late"
+
+    late = Gate()
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        try:
+            async with asyncio.timeout(10):
+                return await stubborn()
+        except TimeoutError:
+            await sleep("20 seconds")
+            return await echo("without it")
+
+    async def main():
+        for cache in (0, 10):
+            async with lab.engine([work], cache=cache) as engine:
+                handle = await work.start(f"{cache}")
+                await lab.skip("15 seconds")
+                assert late.entered >= 1
+                late.open()
+                assert await lab.result(handle) == "without it"
+                assert successes(await engine.journal(handle.execution_id)) == ["without it"]
+        assert ran == ["begun", "begun"]
+
+    lab.run(main)
+
+
+def test_a_result_that_comes_with_the_withdrawal_of_its_call_is_dropped(lab):
+    """R9, R47: the timer was first. Nobody has been told to end yet."""
+    gate = Gate()
+
+    @activity
+    async def act() -> str:
+        await gate.wait()
+        return "too late"
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        try:
+            async with asyncio.timeout(10):
+                return await act()
+        except TimeoutError:
+            return await echo("without it")
+
+    async def main():
+        for cache in (0, 10):
+            async with lab.engine([work], cache=cache) as engine:
+                handle = await work.start(f"{cache}")
+                await lab.settle()
+                runner = lab.runner(engine, handle.execution_id)
+                # Both are there before a turn is taken.
+                runner.scheduled = True
+                lab.clock.advance(11_000)
+                gate.open()
+                await until(lambda runner=runner: runner._inbox)
+                runner.scheduled = False
+                lab.service(engine).schedule(runner)
+                assert await lab.result(handle) == "without it"
+                assert successes(await engine.journal(handle.execution_id)) == ["without it"]
+            gate._open.clear()
 
     lab.run(main)

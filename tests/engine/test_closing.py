@@ -2,12 +2,26 @@
 
 import asyncio
 import contextlib
+import threading
+from contextvars import copy_context
 
 import pytest
 
-from perdure import Status, UsageError, WorkflowEngine, activity, sleep, workflow
+from perdure import (
+    OutcomeUnknown,
+    Status,
+    UsageError,
+    WorkflowEngine,
+    activity,
+    current_engine,
+    heartbeat,
+    sleep,
+    workflow,
+)
+from perdure._engine.threads import Threads
+from perdure.errors import StoreFileError
 
-from tests.engine.lab import Gate, ThreadGate
+from tests.engine.lab import Gate, Lab, ThreadGate, until
 
 
 def test_running_activities_get_their_grace(lab):
@@ -343,3 +357,331 @@ def test_two_engines_of_one_process_close_apart(lab):
             assert await lab.finish(handle.result()) == "k"
 
     lab.run(main)
+
+
+# What closing is told of and what it leaves ----------------------------------------------------------
+
+
+async def closing(lab: Lab, engine: WorkflowEngine) -> None:
+    """Until an engine is being left, and nothing happens any more until its grace is over."""
+    await until(lambda: engine._state != "open")
+    await lab.settle()
+
+
+def test_closing_begins_no_function_that_waits_for_a_thread(file_lab):
+    """R9, R12: only what is on a thread stays with the process; what has not begun is given back."""
+    gate = ThreadGate()
+    ran = []
+
+    @activity
+    def stuck(key: str) -> str:
+        ran.append(key)
+        gate.wait()
+        return key
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        return await stuck(key)
+
+    async def main():
+        async with file_lab.engine([work], threads=1) as engine:
+            for key in "abc":
+                await work.start(key)
+                await file_lab.settle()
+            await gate.reached()
+            former = file_lab.service(engine).worker_id
+            before = threading.active_count()
+            store = file_lab.probe(engine).inner
+        assert threading.active_count() <= before
+        assert ran == ["a"]
+        assert list(await store.owned(former)) == [work.execution_id("a")]
+        async with file_lab.engine([work], threads=2):
+            gate.open()
+            for key in "bc":
+                assert await file_lab.result(work.handle(work.execution_id(key))) == key
+            await store.close()
+            await file_lab.skip("2 seconds")
+            assert await file_lab.result(work.handle(work.execution_id("a"))) == "a"
+        assert sorted(ran) == ["a", "a", "b", "c"]
+
+    file_lab.run(main)
+
+
+def test_closed_threads_begin_nothing(run):
+    """R12: neither the idle thread nor the one whose place an abandoned call gives away."""
+    gate = ThreadGate()
+    ran = []
+
+    async def main():
+        threads = Threads(1)
+        first = threads.submit(gate.wait, copy_context())
+        await gate.reached()
+        second = threads.submit(lambda: ran.append(2), copy_context())
+        assert (first.begun, second.begun) == (True, False)
+        before = threading.active_count()
+        threads.close()
+        assert threads.abandon(first) is True
+        third = threads.submit(lambda: ran.append(3), copy_context())
+        assert threading.active_count() == before
+        gate.open()
+        await until(lambda: threading.active_count() < before)
+        assert ran == []
+        assert threads.abandon(second) is False
+        assert threads.abandon(third) is False
+
+    run(main)
+
+
+def test_the_thread_that_comes_back_after_closing_takes_nothing_more(run):
+    """R12: its function returns in its grace, and the next one has not begun."""
+    gate = ThreadGate()
+    ran = []
+
+    async def main():
+        threads = Threads(1)
+        first = threads.submit(gate.wait, copy_context())
+        await gate.reached()
+        threads.submit(lambda: ran.append(2), copy_context())
+        before = threading.active_count()
+        threads.close()
+        gate.open()
+        await first.future
+        await until(lambda: threading.active_count() < before)
+        assert ran == []
+
+    run(main)
+
+
+def test_an_activity_in_its_grace_may_still_ask_its_engine(lab):
+    """R9: that the engine closes would become its recorded result. What it starts is stored, and runs later."""
+    gate = Gate()
+
+    @workflow(idempotency_key=lambda key: key)
+    async def other(key: str) -> str:
+        return key
+
+    @activity
+    async def act() -> list[object]:
+        await gate.wait()
+        fresh = await other.start("fresh")
+        delayed = await other.options(delay="1 hour").start("delayed")
+        return [
+            await other.execute("ended"),
+            (await current_engine().describe(delayed.execution_id)).status.value,
+            await fresh.poll() is None,
+        ]
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> list[object]:
+        return await act()
+
+    async def main():
+        async with lab.engine([work, other], grace="10 seconds") as engine:
+            await lab.finish(other.execute("ended"))
+            handle = await work.start("k")
+            await lab.settle()
+
+            async def later() -> None:
+                await closing(lab, engine)
+                with pytest.raises(UsageError, match="not open"):
+                    await engine.start(other, "from outside")
+                gate.open()
+
+            asked = asyncio.ensure_future(later())
+        await asked
+        async with lab.engine([work, other]):
+            assert await lab.result(work.handle(handle.execution_id)) == ["ended", "SUSPENDED", True]
+            for key in ("fresh", "delayed"):
+                assert await lab.result(other.handle(other.execution_id(key))) == key
+        assert gate.entered == 1
+
+    lab.run(main)
+
+
+def test_everything_else_is_given_back_beside_a_stuck_thread(file_lab):
+    """R6, R12: also the suspects that wait, and what is owned on paper only."""
+    gate = ThreadGate()
+    ran = []
+
+    @activity
+    def act(key: str) -> str:
+        ran.append(key)
+        if len(ran) == 1:
+            gate.wait()
+        return key
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        return await act(key)
+
+    async def main():
+        async with file_lab.engine() as client:
+            for key in "ab":
+                await client.start(work, key)
+            await file_lab.probe(client).inner._write(lambda db: db.execute("update perdure_executions set crashes=2"))
+            async with file_lab.engine([work]) as engine:
+                await gate.reached()
+                await client.start(work, "c")
+                service, probe = file_lab.service(engine), file_lab.probe(engine)
+                (waiting,) = service._suspects.waiting
+                # A claim whose answer was lost.
+                (lost,) = await probe.inner.claim(service.worker_id, ["work"], 1)
+                assert lost.key == "c"
+            owned = await probe.inner.owned(service.worker_id)
+            (stuck,) = {work.execution_id(key) for key in "ab"} - {waiting}
+            assert list(owned) == [stuck]
+            async with file_lab.engine([work]):
+                for key in "abc":
+                    if work.execution_id(key) != stuck:
+                        assert await file_lab.finish(client.execute(work, key)) == key
+                gate.open()
+                await probe.inner.close()
+                await file_lab.skip("2 seconds")
+
+    file_lab.run(main)
+
+
+def test_an_at_most_once_attempt_that_is_noted_while_the_engine_closes_does_begin(lab):
+    """R50: nobody could tell later that it has not, and it gets its grace."""
+    gate = Gate()
+    ran = []
+
+    @activity(delivery="at_most_once")
+    async def launch(key: str) -> str:
+        ran.append(key)
+        await gate.wait()
+        return "launched"
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        return await launch(key)
+
+    async def main():
+        async with lab.engine([work], grace="10 seconds") as engine:
+            hold = lab.probe(engine).hold("commit")
+            starting = asyncio.ensure_future(work.start("k"))
+            await lab.settle()
+            assert hold.kept == 1
+
+            async def later() -> None:
+                await closing(lab, engine)
+                hold.release()
+                await lab.settle()
+                assert ran == ["k"]
+                gate.open()
+
+            asked = asyncio.ensure_future(later())
+        await asked
+        handle = await starting
+        async with lab.engine([work]):
+            assert await lab.result(work.handle(handle.execution_id)) == "launched"
+        assert ran == ["k"]
+
+    lab.run(main)
+
+
+def test_nothing_begins_when_the_grace_is_over(lab):
+    """R9, R50: its beginning is noted too late. It would go on without an engine; that nobody knows is the truth."""
+    ran = []
+
+    @activity(delivery="at_most_once")
+    async def launch(key: str) -> str:
+        ran.append(key)
+        return "launched"
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        return await launch(key)
+
+    async def main():
+        before = asyncio.all_tasks()
+        async with lab.engine([work], grace=0) as engine:
+            hold = lab.probe(engine).hold("commit")
+            starting = asyncio.ensure_future(work.start("k"))
+            await lab.settle()
+
+            async def later() -> None:
+                await closing(lab, engine)
+                hold.release()
+
+            asked = asyncio.ensure_future(later())
+        await asked
+        handle = await starting
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == before
+        assert ran == []
+        async with lab.engine([work]):
+            with pytest.raises(OutcomeUnknown):
+                await lab.result(work.handle(handle.execution_id))
+        assert ran == []
+
+    lab.run(main)
+
+
+def test_what_waits_for_a_place_does_not_begin_while_the_engine_closes(lab):
+    """API 7: the place that becomes free in the grace stays free."""
+    gate = Gate()
+    ran = []
+
+    @activity
+    async def act(n: int) -> int:
+        ran.append(n)
+        await gate.wait()
+        return n
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> int:
+        return sum(await asyncio.gather(*(act(n) for n in range(5))))
+
+    async def main():
+        async with lab.engine([work], concurrency=1) as engine:
+            handle = await work.start("k")
+            await lab.settle()
+            draining = asyncio.ensure_future(engine.drain("10 seconds"))
+            await lab.settle()
+            gate.open()
+            assert await draining is True
+            assert len(ran) == 1
+            await lab.settle()
+            assert len(await lab.steps(engine, handle.execution_id)) == 1
+        async with lab.engine([work]):
+            assert await lab.result(work.handle(handle.execution_id)) == 10
+        assert sorted(ran) == [0, 1, 2, 3, 4]
+
+    lab.run(main)
+
+
+@pytest.mark.parametrize("method", ["save_heartbeat", "retire"])
+def test_the_store_is_closed_whatever_it_says_at_the_end(lab, method, log):
+    """Promise 8: a store that is damaged is not left open as well."""
+    gate = Gate()
+
+    @activity
+    async def act() -> None:
+        heartbeat("begun")
+        await gate.wait()
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> None:
+        await act()
+
+    async def main():
+        before = asyncio.all_tasks()
+        released = asyncio.Event()
+
+        async def damaged(*args: object) -> None:
+            await released.wait()
+            raise StoreFileError("it is damaged", path="x")
+
+        async with lab.engine([work], grace=0) as engine:
+            probe = lab.probe(engine)
+            setattr(probe, method, damaged)
+            await work.start("k")
+            await lab.settle()
+            asyncio.get_running_loop().call_soon(released.set)
+        await asyncio.sleep(0)
+        assert probe.inner._lanes is None
+        assert asyncio.all_tasks() == before
+
+    lab.run(main)
+    assert any("it is damaged" in record.getMessage() for record in log.records)

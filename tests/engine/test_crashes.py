@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
-from perdure import Defect, Status, Suspended, activity, sleep, workflow
+from perdure import Defect, Status, Suspended, activity, current_engine, sleep, workflow
+from perdure._model.records import Mail
 
-from tests.engine.lab import Gate
+from tests.engine.lab import Gate, until
 
 
 def test_a_crash_is_counted_and_a_stop_is_not(lab):
@@ -397,5 +398,129 @@ def test_an_undeclared_error_is_no_crash(lab):
             with pytest.raises(Defect):
                 await lab.finish(work.execute("k"))
             assert (await engine.describe(work.execution_id("k"))).crashes == 0
+
+    lab.run(main)
+
+
+def test_a_start_that_joined_a_lost_birth_is_stored(file_lab):
+    """Promise 1, R4: the birth was written nowhere, and its own starter has gone meanwhile."""
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        return key
+
+    async def main():
+        async with file_lab.engine([work]) as first:
+            probe = file_lab.probe(first)
+            hold = probe.hold("commit", before=True)
+            starting = [asyncio.ensure_future(first.start(work, "k")) for _ in range(2)]
+            await file_lab.settle()
+            assert hold.kept == 1
+            probe.inner.abandon(file_lab.service(first).worker_id)
+            async with file_lab.engine() as second:
+                # It inherits from everybody whose lock is gone.
+                await file_lab.probe(second).inner.take_over(file_lab.service(second).worker_id)
+                starting[0].cancel()
+                hold.release()
+                await file_lab.settle()
+                handle = await starting[1]
+                assert (await second.describe(handle.execution_id)).key == "k"
+                await file_lab.skip("2 seconds")
+                assert await file_lab.finish(handle.result()) == "k"
+
+    file_lab.run(main)
+
+
+def test_a_start_whose_worker_begins_again_before_its_first_turn_is_stored(lab):
+    """Promise 1: nothing is run in the name of a worker that others have taken for dead, and nobody waits for it."""
+    turns = []
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        turns.append(current_engine())
+        return key
+
+    async def main():
+        async with lab.engine([work]) as engine:
+            service = lab.service(engine)
+            before = len(lab.probe(engine).commits)
+            starting = asyncio.ensure_future(work.start("k"))
+            await until(lambda: service.runners)
+            service.runners[work.execution_id("k")].drop()
+            handle = await starting
+            assert [commit.fence for commit in lab.probe(engine).commits[before:]] == [0]
+            assert await lab.result(handle) == "k"
+            assert turns == [engine]
+
+    lab.run(main)
+
+
+def test_a_birth_that_is_written_after_its_worker_began_again_takes_no_room(file_lab):
+    """API 7: nobody has it in hand, so it is given back; what is granted to it is given out by nobody."""
+    ran = []
+
+    @activity
+    async def act(key: str) -> str:
+        ran.append(key)
+        return key
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        return await act(key)
+
+    async def main():
+        async with file_lab.engine([work]) as engine:
+            service = file_lab.service(engine)
+            hold = file_lab.probe(engine).hold("commit", before=True)
+            starting = asyncio.ensure_future(work.start("k"))
+            await file_lab.settle()
+            service.runners[work.execution_id("k")].drop()
+            hold.release()
+            handle = await starting
+            await file_lab.settle()
+            assert service.room() == service.settings.admission
+            assert ran == []
+            await file_lab.skip("2 seconds")
+            await file_lab.skip("2 seconds")
+            assert await file_lab.result(handle) == "k"
+            assert ran == ["k"]
+
+    file_lab.run(main)
+
+
+def test_a_convict_that_has_mail_is_held_like_any_other(lab):
+    """R41: the mail waits for whoever resumes it; it must not run once more."""
+    ran = []
+
+    @activity
+    async def strike() -> str:
+        ran.append(1)
+        await gate.wait()
+        return "done"
+
+    gate = Gate()
+
+    @workflow(idempotency_key=lambda key: key)
+    async def poison(key: str) -> str:
+        return await strike()
+
+    async def main():
+        async with lab.doomed([poison]):
+            handle = await poison.start("p")
+        for _ in range(4):
+            async with lab.doomed([poison]):
+                pass
+        store = lab.store()
+        await store.open()
+        await store.deliver([Mail(handle.execution_id, "deferred", "d", b"{}")])
+        await store.close()
+        before = len(ran)
+        async with lab.engine([poison]) as engine:
+            info = await engine.describe(handle.execution_id)
+            assert (info.status, info.held) == (Status.SUSPENDED, "CRASHES")
+            assert len(ran) == before
+            gate.open()
+            await engine.resume(handle.execution_id)
+            assert await lab.result(poison.handle(handle.execution_id)) == "done"
 
     lab.run(main)

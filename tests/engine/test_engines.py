@@ -323,3 +323,23 @@ def test_relative_urls_are_relative(tmp_path, monkeypatch):
 
     asyncio.run(main())
     assert (tmp_path / "here.perdure").exists()
+
+
+def test_a_body_has_its_own_engine_however_many_are_open(lab):
+    """API 7, R14: also after a replay."""
+    seen = []
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        seen.append(current_engine())
+        await sleep("1 hour")
+        return key
+
+    async def main():
+        async with lab.engine([work]) as engine, WorkflowEngine.memory([work]):
+            handle = await engine.start(work, "k")
+            assert await lab.result(handle) == "k"
+        assert len(seen) == (2 if lab.cache == 0 else 1)
+        assert set(seen) == {engine}
+
+    lab.run(main)

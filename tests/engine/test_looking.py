@@ -1,6 +1,7 @@
 """What is to be seen of an execution, and what ends or holds it (R33, R34, R35, R40)."""
 
 import asyncio
+from datetime import UTC, datetime
 
 import pytest
 from pydantic import BaseModel
@@ -673,5 +674,37 @@ def test_the_same_questions_in_an_activity_are_ordinary_ones(lab):
         async with lab.engine([work, other]) as engine:
             held["engine"] = engine
             assert await lab.finish(work.execute("k")) == ["5", "SUCCEEDED", "2"]
+
+    lab.run(main)
+
+
+def test_what_is_due_beyond_the_calendar_can_still_be_looked_at(lab):
+    """R40: datetimes end with the year 9999, and one such execution must not spoil every listing."""
+
+    @workflow(idempotency_key=lambda key: key)
+    async def far(key: str) -> None:
+        await sleep("500000 weeks")
+
+    @workflow(idempotency_key=lambda key: key)
+    async def asyncio_far(key: str) -> None:
+        await asyncio.sleep(9_000 * 365 * 86_400)
+
+    async def main():
+        async with lab.engine([far, asyncio_far]) as engine:
+            handles = [
+                await far.start("k"),
+                await asyncio_far.start("k"),
+                await far.options(delay="500000 weeks").start("delayed"),
+            ]
+            await lab.settle()
+            told = {info.execution_id: info async for info in engine.executions()}
+            for handle, ends in zip(handles, [True, False, True], strict=True):
+                info = await engine.describe(handle.execution_id)
+                assert info == told[handle.execution_id]
+                assert info.status is Status.SUSPENDED
+                assert (info.wake_at == datetime.max.replace(tzinfo=UTC)) is ends
+                assert all(wait.due_at in {None, info.wake_at} for wait in info.waits)
+            assert await handles[0].poll() is not None
+            assert len(await engine.journal(handles[0].execution_id)) == 1
 
     lab.run(main)

@@ -20,7 +20,7 @@ from perdure import (
     uuid4,
     workflow,
 )
-from perdure._model.records import Commit
+from perdure._model.records import Commit, Mail
 from perdure.errors import StoreError, StoreFileError, StoreRefusedError
 
 from tests.engine.lab import Gate, Lab, Probe
@@ -29,7 +29,7 @@ from tests.engine.lab import Gate, Lab, Probe
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine's pauses between two tries are real; here nobody recovers in them."""
-    for module in ("service", "wakes", "heartbeats", "suspects"):
+    for module in ("service", "wakes", "heartbeats", "suspects", "results"):
         monkeypatch.setattr(f"perdure._engine.{module}.PAUSE_S", 0)
     monkeypatch.setattr("perdure._engine.committer.FIRST_PAUSE_S", 1e-6)
     monkeypatch.setattr("perdure._engine.committer.LONGEST_PAUSE_S", 1e-5)
@@ -115,15 +115,25 @@ READS = ["load", "next_wake", "heartbeat"]
 HOUSEKEEPING = ["alive", "take_over", "owned", "mail_for"]
 
 
+def cable_out() -> StoreError:
+    return StoreUnavailableError("the cable is out")
+
+
+def damaged() -> StoreError:
+    """It looks final, and is not always: an operator has put the file back."""
+    return StoreFileError("it was replaced while it was open", path="x")
+
+
+@pytest.mark.parametrize("error", [cable_out, damaged])
 @pytest.mark.parametrize("method", [*WRITES, *READS])
-def test_an_outage_costs_nothing_but_time(lab, method):
-    """Whatever method it hits, a few times in a row, again and again."""
+def test_an_outage_costs_nothing_but_time(lab, method, error):
+    """Whatever method it hits and whatever it says, a few times in a row, again and again."""
 
     async def main():
         async with lab.engine([(s := Scenario(lab)).work, s.child]) as engine:
             probe = lab.probe(engine)
             for _ in range(4):
-                probe.fail(method, 3)
+                probe.fail(method, 3, error)
                 probe.fail(method, 2, error=None)
             await s.run(engine)
             assert probe.calls[method] > 3 or (method == "load" and lab.cache is None)
@@ -238,6 +248,60 @@ def test_a_start_during_an_outage_waits_for_it(lab):
             assert await lab.result(await starting) == "k"
 
     lab.run(main)
+
+
+def test_an_activity_that_waits_for_an_execution_waits_for_the_store_too(lab):
+    """Promise 8: otherwise the outage would be recorded as its result."""
+
+    @workflow(idempotency_key=lambda key: key)
+    async def other(key: str) -> str:
+        return f"other {key}"
+
+    @activity
+    async def join(key: str) -> str:
+        return await other.execute(key)
+
+    @activity
+    async def ask(execution_id: str) -> str:
+        return await other.handle(execution_id).result()
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> list[str]:
+        return [await join(key), await ask(other.execution_id(key))]
+
+    async def main():
+        async with lab.engine([work, other]) as engine:
+            await lab.finish(other.execute("k"))
+            probe = lab.probe(engine)
+            before = probe.calls["read"]
+            for _ in range(3):
+                probe.fail("read", 3)
+                probe.fail("read", 1, error=None)
+            handle = await work.start("k")
+            await lab.settle()
+            assert probe.calls["read"] - before >= 12
+            assert await lab.result(handle) == ["other k", "other k"]
+
+    lab.run(main)
+
+
+def test_a_registration_during_an_outage_is_announced_when_it_is_over(file_lab, log):
+    """API 7: or whoever waits would hear for ever that nobody has that workflow."""
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        return key
+
+    async def main():
+        async with file_lab.engine() as engine:
+            file_lab.probe(engine).fail("register", 3)
+            engine.register(work)
+            await file_lab.settle()
+            (worker,) = await file_lab.probe(engine).inner.workers()
+            assert worker.workflows == ("work",)
+        assert not any("bug" in record.getMessage() for record in log.records)
+
+    file_lab.run(main)
 
 
 def _raise_if(down: bool) -> None:
@@ -449,5 +513,69 @@ def test_a_refused_execution_does_not_keep_its_room(lab):
             await work.start("poison")
             assert await lab.finish(work.execute("next")) == "next"
             assert lab.service(engine).room() == 1
+
+    lab.run(main)
+
+
+def test_a_refused_execution_that_has_mail_is_held_like_any_other(lab):
+    """Design 4: what the store has refused is not given out, and the mail waits for whoever resumes it."""
+    gate = Gate()
+    ran = []
+
+    @activity
+    async def act(n: int) -> str:
+        ran.append(n)
+        await gate.wait()
+        return "poison"
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        await act(1)
+        return await act(2)
+
+    async def main():
+        async with lab.engine([work]) as engine:
+            probe = lab.probe(engine)
+            handle = await work.start("k")
+            await lab.settle()
+            await probe.inner.deliver([Mail(handle.execution_id, "deferred", "d", b"{}")])
+            refusing(probe, lambda commit: any(b"poison" in entry.exit for entry in commit.entries))
+            gate.open()
+            await lab.settle()
+            info = await engine.describe(handle.execution_id)
+            assert (info.status, info.held) == (Status.SUSPENDED, "REFUSED")
+            assert await engine.journal(handle.execution_id) == []
+            assert ran == [1]
+            probe.judge = None
+            await handle.resume()
+            assert await lab.result(handle) == "poison"
+
+    lab.run(main)
+
+
+def test_an_execution_that_cannot_even_be_held_does_not_go_round(lab, log):
+    """It is left to the next worker, and everybody else goes on."""
+
+    @activity
+    async def act() -> str:
+        return "poison"
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        return await act() if key == "poison" else key
+
+    async def main():
+        async with lab.engine([work]) as engine:
+            probe = lab.probe(engine)
+            refusing(probe, lambda commit: bool(commit.entries) or commit.held is not None)
+            before = len(probe.batches)
+            handle = await work.start("poison")
+            await lab.settle()
+            assert len(probe.batches) - before <= 4
+            assert lab.service(engine).runners == {}
+            assert await lab.finish(work.execute("other")) == "other"
+        assert [r.getMessage() for r in log.records if "cannot even be held" in r.getMessage()]
+        async with lab.engine([work]):
+            assert await lab.result(work.handle(handle.execution_id)) == "poison"
 
     lab.run(main)

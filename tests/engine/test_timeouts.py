@@ -171,39 +171,45 @@ def test_a_thread_that_outlives_its_timeout_is_abandoned(lab, log):
     lab.run(main)
 
 
-def test_a_call_that_waits_for_a_thread_can_time_out_without_ever_running(lab):
-    """R12: it has no thread that could be abandoned."""
-    gate = ThreadGate()
+def test_a_timeout_counts_from_when_a_function_has_its_thread(lab):
+    """R12: who waits behind others has done nothing wrong, and is neither failed nor abandoned for it."""
+    gates = [ThreadGate(), ThreadGate()]
     ran = []
 
-    @activity(timeout="1 hour")
+    @activity(timeout="1 day")
     def first() -> None:
-        gate.wait()
+        gates[0].wait()
 
-    @activity(timeout="30 seconds")
-    def second() -> None:
-        ran.append(1)
+    @activity(timeout="30 seconds", retry=Schedule.spaced("1 second").times(1))
+    def second() -> str:
+        ran.append(current_attempt())
+        if current_attempt() == 1:
+            gates[1].wait()
+        return f"attempt {current_attempt()}"
 
     @workflow(idempotency_key=lambda key: key)
     async def work(key: str) -> str:
         task = asyncio.ensure_future(_wait(first()))
         await sleep("1 second")
-        with contextlib.suppress(ActivityTimeout):
-            await second()
+        seen = await second()
         await task
-        return key
+        return seen
 
     async def main():
         async with lab.engine([work], threads=1) as engine:
             handle = await work.start("k")
-            await gate.reached()
-            await lab.skip("1 second")
-            lab.clock.advance(30_000)
-            await lab.settle()
-            assert lab.service(engine).threads.abandoned == 0
-            gate.open()
-            assert await lab.result(handle) == "k"
+            await gates[0].reached()
+            await lab.skip("1 hour")
             assert ran == []
+            gates[0].open()
+            await gates[1].reached()
+            await lab.skip("29 seconds")
+            assert lab.service(engine).threads.abandoned == 0
+            await lab.skip("1 second")
+            assert lab.service(engine).threads.abandoned == 1
+            assert await lab.result(handle) == "attempt 2"
+            assert ran == [1, 2]
+            gates[1].open()
 
     lab.run(main)
 
@@ -691,5 +697,44 @@ def test_no_thread_of_an_activity_keeps_the_process(lab):
         async with lab.engine([work]):
             await lab.finish(work.execute("k"))
         assert seen == [(True, "perdure-activity")]
+
+    lab.run(main)
+
+
+def test_what_the_body_withdraws_when_it_hears_of_an_unknown_outcome_does_not_begin(lab):
+    """R50, R9: both were due in the same turn, and one of them is not wanted any more."""
+    from perdure import OutcomeUnknown
+
+    ran = []
+    gate = Gate()
+
+    @activity(delivery="at_most_once")
+    async def launch() -> None:
+        ran.append("launch")
+        await gate.wait()
+
+    @activity
+    async def other() -> None:
+        ran.append("other")
+        await gate.wait()
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for call in (other, launch):
+                    group.create_task(_wait(call()))
+        except* OutcomeUnknown:
+            pass
+        return "aborted"
+
+    async def main():
+        async with lab.doomed([work]):
+            handle = await work.start("k")
+        assert sorted(ran) == ["launch", "other"]
+        async with lab.engine([work]) as engine:
+            assert await lab.result(work.handle(handle.execution_id)) == "aborted"
+            assert [name for _, name, _ in await lab.steps(engine, handle.execution_id)] == ["launch", "launch"]
+        assert sorted(ran) == ["launch", "other"]
 
     lab.run(main)

@@ -236,6 +236,9 @@ class Attempt:
             raise
         finally:
             self._work = None
+            # Its own or, if that was abandoned, a new one in its place. What the function returned may be awaited for
+            # long, on the loop.
+            self._give_thread()
 
     def _leave_thread(self) -> None:
         if self._work is not None and not self._work.over and self._shop.threads.abandon(self._work):
@@ -401,6 +404,9 @@ class Attempt:
         if self._placed:
             self._placed = False
             self._shop.slots.give()
+        self._give_thread()
+
+    def _give_thread(self) -> None:
         if self._has_thread:
             self._has_thread = False
             self._shop.thread_slots.give()

@@ -82,22 +82,27 @@ class Results:
         )
 
     async def _ended(self, execution_id: ExecutionId, workflow: str) -> bytes | None:
-        records = await self._read(execution_id)
-        if not records:
+        record = await self.record(execution_id)
+        if record is None:
             raise ExecutionNotFoundError(
                 f"There is no execution {execution_id} of {workflow!r}.", execution_id=execution_id
             )
-        _check_workflow(execution_id, records[0].workflow, workflow)
-        return records[0].exit if records[0].status in FINAL else None
+        _check_workflow(execution_id, record.workflow, workflow)
+        return record.exit if record.status in FINAL else None
 
-    async def _read(self, execution_id: ExecutionId) -> list[Record]:
-        """Waiting for a result waits for the store as well; raised in an activity, an outage would be its result."""
+    async def record(self, execution_id: ExecutionId) -> Record | None:
+        """The execution as it stands in the store, once that answers.
+
+        Whoever joins or waits waits for the store as well; raised in an activity, an outage would be its result.
+        """
         while True:
             try:
-                return await self._store.read([execution_id])
+                records = await self._store.read([execution_id])
             except StoreUnavailableError as error:
                 logger.warning("the store does not answer; execution %s is looked for again: %s", execution_id, error)
                 await asyncio.sleep(PAUSE_S)
+            else:
+                return records[0] if records else None
 
     def _look_for_body(self, execution_id: ExecutionId, workflow: str) -> None:
         if workflow not in self._registry:

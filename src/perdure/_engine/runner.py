@@ -61,6 +61,11 @@ class Keeper(Protocol):
         """Whether nothing new is given out any more."""
         ...
 
+    @property
+    def grace_is_over(self) -> bool:
+        """Whether what still ran when the engine closed has been cut off."""
+        ...
+
     def schedule(self, runner: "Runner", /) -> None:
         """Let it take a turn soon, from a plain callback of the loop."""
         ...
@@ -210,6 +215,9 @@ class Runner:
     def bear(self, start: Start) -> None:
         """Run the first turn of a new execution, and commit its birth with it."""
         if self.gone:
+            # Others have taken this worker for dead before this turn came: the start is written nowhere.
+            if self.born is not None and not self.born.done():
+                self.born.set_result(Verdict.LOST)
             return
         self._began = True
         start.began_at = self.began_at
@@ -409,7 +417,8 @@ class Runner:
                 # Its birth was written by an earlier try, and somebody has taken it over since.
                 self.drop()
             case _ if commit.status is Status.RUNNING:
-                self._give_out()
+                if not self.gone:
+                    self._give_out()
             case _:
                 self._leave(commit)
 
@@ -432,8 +441,9 @@ class Runner:
         self._withdrawn.clear()
         starting, self._starting = self._starting, []
         for call in starting:
-            # While the engine closes only what is noted as begun does begin, and gets its grace.
-            if not self._keeper.stopping or call.activity.at_most_once:
+            # While the engine closes only what is noted as begun does begin, and gets what is left of the grace. When
+            # that is over it would run on without an engine.
+            if not self._keeper.stopping or (call.activity.at_most_once and not self._keeper.grace_is_over):
                 self.running[(call.name, call.occurrence)] = self._keeper.begin_attempt(call, self)
         if self._inbox:
             self._keeper.schedule(self)

@@ -68,6 +68,7 @@ class Service:
         self.thread_slots = Slots(settings.threads)
         self.random = random.Random()
         self.stopping = False
+        self.grace_is_over = False
         self._heartbeats = Heartbeats(store)
         self._results = Results(store, self.registry, self.runners)
         self._starts = Starts(self)
@@ -175,6 +176,7 @@ class Service:
 
     async def _cut_off(self) -> list[Runner]:
         """End the attempts that are left, as the host (R9); give the executions whose threads would not end."""
+        self.grace_is_over = True
         # First: a thread that is given up must not take the next call, which is cut off in a moment.
         self.threads.close()
         stuck = [r for r in self.runners.values() if any(attempt.on_thread for attempt in r.running.values())]
@@ -461,6 +463,10 @@ class Service:
         """The execution as it stands in the store."""
         records = await self.store.read([execution_id])
         return records[0] if records else None
+
+    async def await_record(self, execution_id: ExecutionId, /) -> Record | None:
+        """The same, once the store answers."""
+        return await self._results.record(execution_id)
 
     async def resume_execution(self, execution_id: ExecutionId, /) -> None:
         """Move a held execution."""

@@ -54,7 +54,9 @@ class Reception(Keeper, Protocol):
         """Whether a new execution may run here now, before all that is pending."""
         ...
 
-    async def record(self, execution_id: ExecutionId, /) -> Record | None: ...
+    async def await_record(self, execution_id: ExecutionId, /) -> Record | None:
+        """The execution as it stands in the store, once that answers."""
+        ...
 
 
 class Starts:
@@ -161,7 +163,7 @@ class Starts:
                 f"Execution {start.execution_id} of {start.workflow!r} exists already, and on_duplicate is 'reject'.",
                 execution_id=start.execution_id,
             )
-        record = await self._reception.record(start.execution_id)
+        record = await self._reception.await_record(start.execution_id)
         if record is None or record.payload == start.payload:
             return
         fields = differing(record.payload)

@@ -53,7 +53,7 @@ class ManualClock:
         return min((alarm.when for alarm in self._alarms if alarm.is_set), default=None)
 
     def _ring(self) -> None:
-        due = sorted((alarm for alarm in self._alarms if alarm.when <= self._now), key=lambda alarm: alarm.when)
+        due = sorted((a for a in self._alarms if a.is_set and a.when <= self._now), key=lambda alarm: alarm.when)
         self._alarms = [alarm for alarm in self._alarms if alarm.when > self._now and alarm.is_set]
         for alarm in due:
             alarm.ring()
