@@ -678,8 +678,13 @@ def test_the_store_is_closed_whatever_it_says_at_the_end(lab, method, log):
             setattr(probe, method, damaged)
             await work.start("k")
             await lab.settle()
-            asyncio.get_running_loop().call_soon(released.set)
-        await asyncio.sleep(0)
+
+            async def later() -> None:
+                await closing(lab, engine)
+                released.set()
+
+            asked = asyncio.ensure_future(later())
+        await asked
         assert probe.inner._lanes is None
         assert asyncio.all_tasks() == before
 

@@ -726,6 +726,7 @@ def test_what_the_body_withdraws_when_it_hears_of_an_unknown_outcome_does_not_be
                     group.create_task(_wait(call()))
         except* OutcomeUnknown:
             pass
+        await sleep("10 seconds")
         return "aborted"
 
     async def main():
@@ -734,7 +735,9 @@ def test_what_the_body_withdraws_when_it_hears_of_an_unknown_outcome_does_not_be
         assert sorted(ran) == ["launch", "other"]
         async with lab.engine([work]) as engine:
             assert await lab.result(work.handle(handle.execution_id)) == "aborted"
-            assert [name for _, name, _ in await lab.steps(engine, handle.execution_id)] == ["launch", "launch"]
+            steps = await lab.steps(engine, handle.execution_id)
+            assert [(kind, name) for kind, name, _ in steps[:2]] == [("begun", "launch"), ("activity", "launch")]
+            assert len(steps) == 3
         assert sorted(ran) == ["launch", "other"]
 
     lab.run(main)

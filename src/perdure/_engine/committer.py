@@ -23,7 +23,7 @@ logger = logging.getLogger("perdure")
 
 # Beyond this many commits a transaction gets only longer, not cheaper, and its latency is
 # everybody's latency.
-LARGEST_BATCH = 500
+LARGEST_BATCH = 1_000
 
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 2.0

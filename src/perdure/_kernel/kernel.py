@@ -22,7 +22,7 @@ from perdure._kernel.divergence import divergence_error
 from perdure._kernel.draft import Draft
 from perdure._kernel.event import Event, Origin, Trouble
 from perdure._kernel.host import BodyHost, LoopTimer
-from perdure._kernel.loop import KernelLoop, Spinning
+from perdure._kernel.loop import KernelFuture, KernelLoop, Spinning
 from perdure._kernel.matching import Steps
 from perdure._model.journal import MARKERS, Entry, Kind
 from perdure._model.records import Start
@@ -203,10 +203,13 @@ class Kernel:
 
     def _resolve(self, call: Call, value: Any) -> None:
         self.steps.drop(call)
-        assert call.future is not None
+        future = call.future
+        assert isinstance(future, KernelFuture)
+        # The call knows its future; back again would be a cycle, and a step's garbage the collector's work.
+        future.call = None
         # As `scheduling`, without its frames: every step of every execution comes through here.
         self._loop.turning = True
-        call.future.set_result(value)
+        future.set_result(value)
         self._loop.turning = False
 
     # Endings -------------------------------------------------------------------------------------

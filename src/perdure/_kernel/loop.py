@@ -102,6 +102,7 @@ class KernelFuture(asyncio.Future[Any]):
             loop = self.get_loop()
             assert isinstance(loop, KernelLoop)
             loop.timers.withdraw(self.call)
+            self.call = None
         return cancelled
 
 
