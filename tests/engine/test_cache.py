@@ -463,3 +463,37 @@ def test_a_result_that_comes_with_the_withdrawal_of_its_call_is_dropped(lab):
             gate._open.clear()
 
     lab.run(main)
+
+
+def test_a_result_that_comes_while_the_withdrawal_is_being_written_is_dropped(lab):
+    """R9: its attempt is told to end only when that is durable, and has ended by itself before."""
+    gate = Gate()
+
+    @activity
+    async def act() -> str:
+        await gate.wait()
+        return "too late"
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        try:
+            async with asyncio.timeout(10):
+                return await act()
+        except TimeoutError:
+            await sleep("20 seconds")
+            return await echo("without it")
+
+    async def main():
+        async with lab.engine([work]) as engine:
+            handle = await work.start("k")
+            await lab.settle()
+            hold = lab.probe(engine).hold("commit")
+            await lab.skip("10 seconds")
+            assert hold.kept == 1
+            gate.open()
+            await lab.settle()
+            hold.release()
+            assert await lab.result(handle) == "without it"
+            assert successes(await engine.journal(handle.execution_id)) == ["without it"]
+
+    lab.run(main)

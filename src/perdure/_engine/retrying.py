@@ -70,10 +70,5 @@ def _cause(call: ActivityCall, error: BaseException) -> Cause:
 
 
 def _wanted(call: ActivityCall, error: BaseException) -> bool:
-    """What `retry(…, error=, while_=)` says; a predicate that raises means no (R11)."""
-    if call.retry_if is None or isinstance(error, RetryAfter):
-        return True
-    try:
-        return call.retry_if(error)
-    except Exception:  # noqa: BLE001 - the user's predicate, part of the attempt; the original error surfaces
-        return False
+    """What `retry(…, error=, while_=)` says."""
+    return call.retry_if is None or isinstance(error, RetryAfter) or call.retry_if(error)

@@ -9,9 +9,8 @@ import asyncio
 import json
 from typing import Any, NamedTuple
 
-from perdure._definitions.clock import TimerCall
+from perdure._definitions.clock import IN_MEMORY_THRESHOLD_MS, TimerCall
 from perdure._definitions.workflow import WorkflowImplementation
-from perdure._kernel.host import IN_MEMORY_MS
 from perdure._kernel.kernel import Kernel
 from perdure._model.journal import Kind
 from perdure._model.status import Held, Status
@@ -74,7 +73,7 @@ def _in_hand(kernel: Kernel, now: Instant) -> bool:
             return True
         if due is not None and (nearest is None or due < nearest):
             nearest = due
-            keeps = not call.durable if isinstance(call, TimerCall) else due - kernel.now() <= IN_MEMORY_MS
+            keeps = not call.durable if isinstance(call, TimerCall) else due - kernel.now() <= IN_MEMORY_THRESHOLD_MS
     return keeps
 
 

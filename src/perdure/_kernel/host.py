@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from perdure._definitions import ambient
-from perdure._definitions.clock import TimerCall
+from perdure._definitions.clock import IN_MEMORY_THRESHOLD_MS, TimerCall
 from perdure._definitions.host import Call
 from perdure._kernel.draft import Draft
 from perdure._kernel.event import Origin
@@ -21,9 +21,6 @@ from perdure._kernel.matching import Steps
 from perdure._model.journal import Entry, Kind
 from perdure._model.records import ExecutionId, Start
 from perdure._values.instant import Instant
-
-# Waits up to this long keep their worker; longer ones are recorded and suspend (R16).
-IN_MEMORY_MS = 60_000
 
 # Kernels of this process, counted round: past 2**63 Python folds the upper bits of a hash into the lower ones, and the
 # sets of a worker that has run eight million executions would have another order.
@@ -213,7 +210,7 @@ class BodyHost:
             occurrence=self.occurrence(Kind.TIMER, name),
             duration_ms=duration_ms,
             due_at=self._draft.now + duration_ms,
-            durable=duration_ms > IN_MEMORY_MS,
+            durable=duration_ms > IN_MEMORY_THRESHOLD_MS,
             number=self.number(),
         )
         call.handle = timer

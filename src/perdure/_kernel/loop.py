@@ -400,9 +400,6 @@ def _seconds(delay: float) -> str:
     return str(int(rounded)) if rounded == int(rounded) else repr(rounded)
 
 
-_ENSURE_FUTURE: CodeType = getattr(asyncio.tasks, "_ensure_future", asyncio.ensure_future).__code__
-
-
 def _as_completed_codes() -> frozenset[CodeType]:
     """The code objects from which `as_completed` makes its tasks: the function, its comprehension, its iterator."""
     found: set[CodeType] = set()
