@@ -72,10 +72,17 @@ def test_a_client_without_hints_is_only_slower(file_lab):
 def test_two_workers_share_the_work_and_do_nothing_twice(file_lab):
     """Promise 3: no execution is given to two claims."""
     ran = []
+    at_work = set()
+    both_at_work = asyncio.Event()
 
     @activity
     async def act(n: int) -> int:
         ran.append(n)
+        at_work.add(current_engine())
+        if len(at_work) == 2:
+            both_at_work.set()
+        # With five in hand the first worker takes no more, so the other one comes to work as well.
+        await both_at_work.wait()
         return n
 
     @workflow(idempotency_key=str)
@@ -89,6 +96,7 @@ def test_two_workers_share_the_work_and_do_nothing_twice(file_lab):
             for n in range(30):
                 await client.start(work, n)
             async with file_lab.engine([work], admission=5) as first, file_lab.engine([work], admission=5) as second:
+                await both_at_work.wait()
                 await file_lab.notice()
                 file_lab.clock.advance(3_600_000)
                 for _ in range(4):
