@@ -138,7 +138,7 @@ async def sleep(duration: Duration, *, name: str | None = None, in_memory_thresh
         return
     host = ambient.host.get()
     if host is not None:
-        await _ask(host, named or f"sleep:{_seconds(duration_ms)}", duration_ms, threshold_ms)
+        await _ask(host, named or f"sleep:{seconds_text(duration_ms / 1_000)}", duration_ms, threshold_ms)
         return
     attempt = ambient.attempt.get()
     if attempt is not None:
@@ -184,7 +184,7 @@ def _ask(host: Host, name: str, duration_ms: int, threshold_ms: int) -> "asyncio
     )
 
 
-def _seconds(duration_ms: int) -> str:
-    """Write a number of seconds like asyncio.sleep's timers: 0.05, 3600."""
-    whole, rest = divmod(duration_ms, 1_000)
-    return str(whole) if not rest else f"{duration_ms / 1_000:.3f}".rstrip("0")
+def seconds_text(seconds: float) -> str:
+    """Write a duration as it stands in an unnamed timer's name: the shortest text, whole seconds without a fraction."""
+    rounded = round(seconds, 6)
+    return str(int(rounded)) if rounded == int(rounded) else repr(rounded)

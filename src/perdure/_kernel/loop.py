@@ -25,6 +25,7 @@ from contextvars import Context, copy_context
 from types import CodeType
 from typing import Any, NoReturn, Protocol, cast
 
+from perdure._definitions.clock import seconds_text
 from perdure._definitions.host import Call
 from perdure._kernel import frames
 from perdure.errors import UsageError, WorkflowIOError
@@ -393,11 +394,8 @@ def _waiter(task: KernelTask) -> object:
 
 
 def _seconds(delay: float) -> str:
-    """A duration as a name: the shortest text, whole seconds without a fraction."""
-    if delay >= FOREVER_S:
-        return "forever"
-    rounded = round(delay, 6)
-    return str(int(rounded)) if rounded == int(rounded) else repr(rounded)
+    """A delay as a name; none is written for a timer that is never set."""
+    return "forever" if delay >= FOREVER_S else seconds_text(delay)
 
 
 def _as_completed_codes() -> frozenset[CodeType]:
