@@ -6,6 +6,19 @@ other implementations, must compute the same ids. Their vectors are in the tests
 
 import hashlib
 import os
+from collections.abc import Callable
+
+# Where ids get their chance from.
+_draw: Callable[[int], bytes] = os.urandom
+
+
+def draw_from(draw: Callable[[int], bytes] | None) -> None:
+    """Let new ids come from `draw`, which gives that many bytes; None: from the operating system.
+
+    For simulations: the same seed has to give the same ids.
+    """
+    global _draw  # noqa: PLW0603 - ids are made in every room, and a simulation is one for the process
+    _draw = draw or os.urandom
 
 
 def digest(text: str) -> str:
@@ -71,19 +84,19 @@ def new_incarnation(now: int) -> bytes:
     Args:
         now: Milliseconds since the epoch. Ids of one millisecond are in no order among themselves.
     """
-    random = os.urandom(10)
+    random = _draw(10)
     version = bytes((0x70 | random[0] & 0x0F, random[1], 0x80 | random[2] & 0x3F))
     return now.to_bytes(6, "big") + version + random[3:]
 
 
 def new_execution_id() -> str:
     """Make the id of an execution whose workflow has no idempotency key: 32 random hex digits (R1)."""
-    return os.urandom(16).hex()
+    return _draw(16).hex()
 
 
 def new_worker_id() -> str:
     """Make the id of a worker process."""
-    return os.urandom(8).hex()
+    return _draw(8).hex()
 
 
 def _owner(execution_id: str, life: int) -> str:

@@ -359,7 +359,7 @@ class Lab:
         engine._state = "closed"
         ambient.open_engines.remove(engine)
         service.wakes.close()
-        service._watchdog.stop()
+        service.watchdog.stop()
         tasks = [*service._background, *service._heartbeats._writing.values()]
         for runner in list(service.runners.values()):
             tasks += [attempt._task for attempt in runner.running.values() if attempt._task is not None]

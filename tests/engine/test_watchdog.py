@@ -33,7 +33,7 @@ def test_the_body_that_blocks_is_named(lab, log):
     async def main():
         async with lab.engine([sleepy_body]) as engine:
             assert await lab.finish(sleepy_body.execute("k")) == "k"
-            assert lab.service(engine)._watchdog.barks >= 1
+            assert lab.service(engine).watchdog.barks >= 1
         said = [line for line in barks(log) if "sleepy_body" in line.splitlines()[0]]
         assert said
         assert sleepy_body.execution_id("k") in said[0]
@@ -90,7 +90,7 @@ def test_it_ends_with_its_engine(memory_lab):
     async def main():
         async with memory_lab.engine() as engine:
             assert any(thread.name == "perdure-watchdog" for thread in threading.enumerate())
-            watchdog = memory_lab.service(engine)._watchdog
+            watchdog = memory_lab.service(engine).watchdog
         assert watchdog._stop.is_set()
         while any(thread.name == "perdure-watchdog" for thread in threading.enumerate()):
             await memory_lab.settle()

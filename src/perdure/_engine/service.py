@@ -75,6 +75,7 @@ class Service:
         self._suspects = Suspects(store)
         self._ownership = Ownership(store)
         self.turns = Turns(self._stirs)
+        self.watchdog = Watchdog(self.turns.name)
         self._background: set[asyncio.Task[None]] = set()
         # Journals that are being read, to rebuild a kernel.
         self._reloads: set[asyncio.Task[None]] = set()
@@ -127,8 +128,7 @@ class Service:
         self.committer = Committer(self.store, self.worker_id)
         self.wakes = Wakes(self)
         self.store.listen(self.wakes.poke_all)
-        self._watchdog = Watchdog(self.turns.name)
-        self._watchdog.start()
+        self.watchdog.start()
         self._spawn(self.committer.run(), "committer")
         self._spawn(self.wakes.run(), "wakes")
         # What a former worker left behind comes before what is started from now on.
@@ -154,7 +154,7 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         self.wakes.close()
-        self._watchdog.stop()
+        self.watchdog.stop()
         self._results.close()
 
     async def drain(self, grace: timedelta) -> bool:
@@ -224,6 +224,8 @@ class Service:
         task = asyncio.get_running_loop().create_task(self._guard(coroutine, name), name=f"perdure {name}")
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        # Of a task that is cancelled before it has begun, nobody has ever awaited the coroutine.
+        task.add_done_callback(lambda _: coroutine.close())
         return task
 
     async def _guard(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:

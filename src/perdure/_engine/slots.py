@@ -22,8 +22,11 @@ class Slots:
 
     async def take(self) -> None:
         """Wait for a place. Cancelled, none is taken."""
-        if self.try_take():
-            return
+        if not self.try_take():
+            await self.queue_up()
+
+    async def queue_up(self) -> None:
+        """Wait until somebody gives a place back."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append(turn)
         try:

@@ -42,6 +42,7 @@ class Waiters:
             for future in futures:
                 if not future.done():
                     future.set_exception(error)
+                    future.exception()  # its caller may still be looking in the store, and find what it waits for
         self._futures.clear()
 
     def wanted(self, but: Iterable[ExecutionId]) -> list[ExecutionId]:

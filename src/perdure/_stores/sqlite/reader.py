@@ -1,12 +1,12 @@
-"""The lane of those who only look: each job sees one snapshot, and waits for no writer."""
+"""The clerk of those who only look: each job sees one snapshot, and waits for no writer."""
 
 from perdure._stores.sqlite.driver import Connection
 from perdure._stores.sqlite.fault import SPOILT, translated
 from perdure._stores.sqlite.job import Job
-from perdure._stores.sqlite.lane import Lane
+from perdure._stores.sqlite.clerk import Clerk
 
 
-class Reader(Lane):
+class Reader(Clerk):
     """Runs each job in a read transaction of its own."""
 
     def perform(self, connection: Connection, jobs: list[Job]) -> None:

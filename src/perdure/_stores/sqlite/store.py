@@ -31,6 +31,7 @@ from perdure._stores.sqlite import claim, commit, listing, mail, timer, worker
 from perdure._stores.sqlite.connection import FileDatabase, MemoryDatabase
 from perdure._stores.sqlite.driver import Connection
 from perdure._stores.sqlite.job import Work, call_soon
+from perdure._stores.sqlite.lane import Lane, ThreadLane
 from perdure._stores.sqlite.liveness import dead
 from perdure._stores.sqlite.reader import Reader
 from perdure._stores.sqlite.writer import Hint, Writer
@@ -82,7 +83,7 @@ class SqliteStore:
         self._database = database
         self._clock: Clock = SystemClock() if clock is None else clock
         self._pid = os.getpid()
-        self._lanes: _Lanes | None = None  # None: not open
+        self._lanes: Lanes | None = None  # None: not open
         self._turns = claim.Turns()
         # Workers whose last `mail_for` had no answer: nobody knows whether it counts as told.
         self._untold: set[WorkerId] = set()
@@ -110,7 +111,7 @@ class SqliteStore:
         self._check_process()
         if self._lanes is not None:
             raise UsageError(f"The store on {self._database.path} is open already.")
-        self._lanes = _Lanes(self._database, self._clock, self._hints)
+        self._lanes = self._make_lanes()
         try:
             # The writer's turn comes first, so that the reader finds a file with a schema.
             await self._write(self._sweep)
@@ -306,11 +307,23 @@ class SqliteStore:
     async def _read(self, work: Work) -> Any:
         return await self._opened().reader.do(work)
 
-    def _opened(self) -> "_Lanes":
+    def _opened(self) -> "Lanes":
         self._check_process()
         if self._lanes is None:
             raise UsageError(f"The store on {self._database.path} is not open.")
         return self._lanes
+
+    def _make_lanes(self) -> "Lanes":
+        """The lanes' threads; a simulation has lanes without."""
+        database = self._database
+
+        def connect_writer(writer: Writer) -> Connection:
+            return database.connect_writer(writer, self._clock.now())
+
+        writer = ThreadLane("perdure-writer", Writer(database.path, connect_writer, self._hints, polls=database.polls))
+        if database.connect_reader is None:
+            return Lanes(writer, writer)
+        return Lanes(writer, ThreadLane("perdure-reader", Reader(database.path, database.connect_reader)))
 
     def _sweep(self, connection: Connection) -> None:
         """Remove lock files that a crash between retiring and removing has left."""
@@ -327,19 +340,15 @@ class SqliteStore:
             )
 
 
-class _Lanes:
-    """The threads of an open store."""
+class Lanes:
+    """The two ways into an open store: for those who write, and for those who only look."""
 
-    def __init__(self, database: FileDatabase | MemoryDatabase, clock: Clock, hints: list[Hint]) -> None:
-        def connect_writer(writer: Writer) -> Connection:
-            return database.connect_writer(writer, clock.now())
-
-        self.writer = Writer("perdure-writer", database.path, connect_writer, hints, polls=database.polls)
-        connect_reader = database.connect_reader
-        self.reader = self.writer if connect_reader is None else Reader("perdure-reader", database.path, connect_reader)
+    def __init__(self, writer: Lane, reader: Lane) -> None:
+        self.writer = writer
+        self.reader = reader
 
     def end(self) -> None:
-        """End both threads; it takes as long as their last jobs do."""
+        """End both; it takes as long as their last jobs do."""
         # The writer last: its connection is then the last one, and clears the WAL away.
         if self.reader is not self.writer:
             self.reader.end()

@@ -1,4 +1,4 @@
-"""The lane of those who write: all jobs that wait become one transaction, and one fsync.
+"""The clerk of those who write: all jobs that wait become one transaction, and one fsync.
 
 The order is: BEGIN IMMEDIATE (never an upgrade of a read transaction, which fails at once when
 somebody else has written), the jobs one after the other, COMMIT, and only then the answers, all
@@ -10,7 +10,7 @@ handler, which is not asked in every case, but by beginning anew. When COMMIT fa
 the connection is asked whether the transaction is still open: then it is rolled back, and nothing
 was written; else SQLite has done so itself. Either way the callers are told to repeat.
 
-Between two batches the lane checkpoints the WAL, so that nobody's answer waits for it, and looks
+Between two batches the clerk checkpoints the WAL, so that nobody's answer waits for it, and looks
 at `data_version`, which on this connection moves only when somebody else has written.
 """
 
@@ -22,10 +22,10 @@ from typing import Final, TypeVar
 
 import apsw
 
+from perdure._stores.sqlite.clerk import Clerk
 from perdure._stores.sqlite.driver import Connection
 from perdure._stores.sqlite.fault import BUSY, FATAL, translated
 from perdure._stores.sqlite.job import Job, call_soon
-from perdure._stores.sqlite.lane import Lane
 
 # How long somebody else's transaction is waited for. Ours take milliseconds, an operator's may
 # take a second; who holds the write lock for longer than this does more than write.
@@ -41,12 +41,11 @@ Hint = tuple[asyncio.AbstractEventLoop, Callable[[], None]]
 _jitter: Final = random.Random()  # spreads retries, protects nothing
 
 
-class Writer(Lane):
+class Writer(Clerk):
     """Runs jobs in group transactions, and notices what others write."""
 
     def __init__(
         self,
-        name: str,
         path: str,
         connect: Callable[["Writer"], Connection],
         hints: Sequence[Hint],
@@ -58,7 +57,7 @@ class Writer(Lane):
         self._wal_pages = 0
         self._give_up_at = 0.0  # by the monotonic clock; set anew by everything that may have to wait
         self.nap_s = POLL_S if polls else None
-        super().__init__(name, path, lambda: self._connected(connect))
+        super().__init__(path, lambda: self._connected(connect))
 
     def equip(self, connection: Connection) -> None:
         """Count the WAL of a new connection."""

@@ -1,0 +1,249 @@
+"""The account of a run: all that is known of it when it is over, for checks of ours and of users."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple, cast
+
+from perdure._definitions.registration import Registration
+from perdure._definitions.workflow import WorkflowImplementation
+from perdure._engine.standing import standing_of
+from perdure._engine.views import journal_entry
+from perdure._kernel.event import Origin
+from perdure._kernel.kernel import Kernel
+from perdure._model.info import JournalEntry
+from perdure._model.journal import Entry, Kind
+from perdure._model.records import Record
+from perdure._model.status import Held, Status
+from perdure._values.exit import Exit, Failure
+from perdure._values.exit_codec import decode_loosely
+from perdure._values.instant import Instant
+from perdure.testing.simulation.case import Case
+from perdure.testing.simulation.director import ClientsSaw
+from perdure.testing.simulation.history import AttemptSeen, EntryWritten, ExecutionChange, History, Tick
+
+Step = tuple[str, int, int]  # name, occurrence, attempt
+
+
+class Stand(NamedTuple):
+    """What a kernel asks for that has been fed a beginning of the journal."""
+
+    # Entries that it was fed.
+    length: int
+    steps: frozenset[Step]
+    # By kind, name and occurrence: when a timer is due.
+    timers: Mapping[tuple[str, int], Instant]
+
+
+@dataclass
+class Life:
+    """Everything about one execution."""
+
+    record: Record
+    implementation: WorkflowImplementation[..., Any]
+    changes: list[ExecutionChange] = field(default_factory=list[ExecutionChange])
+    written: list[EntryWritten] = field(default_factory=list[EntryWritten])
+    attempts: list[AttemptSeen] = field(default_factory=list[AttemptSeen])
+    # How many entries were there after each transaction that wrote some, with the place of that.
+    commits: list[tuple[Tick, int]] = field(default_factory=list[tuple[Tick, int]])
+
+    def __str__(self) -> str:
+        return f"{self.record.workflow} {self.record.execution_id}"
+
+    @cached_property
+    def entries(self) -> list[Entry]:
+        """The journal as it was written."""
+        return [Entry(*one[5:]) for one in self.written if one.how == "INSERT"]
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended or is held."""
+        return self.record.exit is not None
+
+    @cached_property
+    def stands(self) -> list[Stand]:
+        """What it asks for at the beginning and after each commit, found by replaying its journal as far as that.
+
+        Raises:
+            AssertionError: A replay goes another way than the journal.
+        """
+        return [self._stand(length) for length in (0, *(length for _, length in self.commits))]
+
+    def _stand(self, length: int) -> Stand:
+        kernel = self.replay(length)
+        try:
+            if kernel.trouble is not None and kernel.trouble.held is Held.DIVERGENCE:
+                raise AssertionError(f"the replay of {length} entries diverges: {kernel.trouble.error}")
+            steps = frozenset((call.name, call.occurrence, call.attempt) for call in kernel.activities())
+            timers = {
+                (call.name, call.occurrence): call.due_at
+                for call in kernel.steps.timers.values()
+                if call.due_at is not None
+            }
+            return Stand(length, steps, timers)
+        finally:
+            kernel.close()
+
+    def replay(self, length: int) -> Kernel:
+        """A kernel of its own that has been fed the journal up to there."""
+        record, entries = self.record, self.entries[:length]
+        assert record.began_at is not None
+        kernel = Kernel(
+            Origin(
+                record.execution_id, record.number, record.workflow, record.incarnation, record.began_at, unborn=False
+            ),
+            entries,
+        )
+        kernel.begin(lambda: self.implementation.make_body(record.payload, record.execution_id), entries)
+        kernel.take_asked()
+        return kernel
+
+    def replayed_end(self) -> tuple[Status, Held | None, bytes | None, int]:
+        """How a replay of the whole journal ends, and how many entries it would write that are not there."""
+        kernel = self.replay(len(self.entries))
+        try:
+            standing = standing_of(
+                kernel, self.implementation, now=self.record.changed_at, payload_limit=4 * 1024 * 1024
+            )
+            return standing.status, standing.held, standing.exit, len(kernel.take_written()[0])
+        finally:
+            kernel.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """Everything about one run."""
+
+    case: Case
+    history: History
+    saw: ClientsSaw
+    lives: Mapping[str, Life]
+    # Rows of a journal or of an execution that belong to nothing.
+    strays: list[str]
+
+    def of_incarnation(self, incarnation: bytes) -> Life | None:
+        """The execution to which a journal belongs."""
+        return next((life for life in self.lives.values() if life.record.incarnation == incarnation), None)
+
+
+def account_of(
+    case: Case,
+    registrations: list[Registration],
+    history: History,
+    saw: ClientsSaw,
+    records: list[Record],
+) -> Account:
+    """Put together what is known of each execution."""
+    bodies = {one.name: cast("WorkflowImplementation[..., Any]", one) for one in registrations}
+    lives = {record.execution_id: Life(record, bodies[record.workflow]) for record in records}
+    by_incarnation = {life.record.incarnation: life for life in lives.values()}
+    strays: list[str] = []
+    for change in history.executions:
+        row = change.after or change.before
+        assert row is not None
+        if row.execution_id in lives:
+            lives[row.execution_id].changes.append(change)
+        else:
+            strays.append(f"execution {row.execution_id} was there and is not any more")
+    written: dict[bytes, list[EntryWritten]] = defaultdict(list)
+    for entry in history.entries:
+        written[entry.incarnation].append(entry)
+    for incarnation, entries in written.items():
+        life = by_incarnation.get(incarnation)
+        if life is None:
+            strays.append(f"{len(entries)} entries of incarnation {incarnation.hex()} belong to no execution")
+            continue
+        life.written = entries
+        life.commits = _commits(entries, history)
+    for attempt in history.attempts:
+        if attempt.execution_id in lives:
+            lives[attempt.execution_id].attempts.append(attempt)
+        else:
+            strays.append(f"an attempt of {attempt.name} was made for execution {attempt.execution_id}")
+    return Account(case=case, history=history, saw=saw, lives=lives, strays=strays)
+
+
+def _commits(entries: list[EntryWritten], history: History) -> list[tuple[Tick, int]]:
+    commits: list[tuple[Tick, int]] = []
+    for length, entry in enumerate(entries, start=1):
+        committed = history.committed(entry.tick)
+        if commits and commits[-1][0] == committed:
+            commits.pop()
+        commits.append((committed, length))
+    return commits
+
+
+class SimulatedExecution:
+    """One execution of a simulated run, as a user's check sees it.
+
+    Attributes:
+        execution_id: Its id.
+        workflow: The workflow's name.
+        key: Its idempotency key; None where its id is random.
+        status: SUCCEEDED, FAILED or INTERRUPTED; SUSPENDED, if it is held.
+        held: Why it will not move by itself; None: it is not held.
+    """
+
+    def __init__(self, life: Life) -> None:
+        """Made by `simulate`."""
+        self._life = life
+        record = life.record
+        self.execution_id = record.execution_id
+        self.workflow = record.workflow
+        self.key = record.key
+        self.status = record.status
+        self.held = record.held
+
+    @property
+    def exit(self) -> Exit[Any]:
+        """How it ended, with the types of its workflow; the cause, if it is held."""
+        encoded = self._life.record.exit
+        assert encoded is not None
+        if self.held is not None:
+            loose = decode_loosely(encoded)
+            assert isinstance(loose, Failure)
+            return loose
+        return self._life.implementation.codec.decode(encoded)
+
+    @property
+    def result(self) -> Any:
+        """Its value; raises what it failed with."""
+        return self.exit.unwrap()
+
+    @property
+    def journal(self) -> list[JournalEntry]:
+        """Its journal."""
+        return [journal_entry(entry) for entry in self._life.entries]
+
+    def attempts(self, activity: str) -> int:
+        """How often a process began to call that activity: more than once a step, where a worker has crashed."""
+        return sum(attempt.name == activity and not attempt.ended for attempt in self._life.attempts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedRun:
+    """One run of `simulate`, for a check of one's own.
+
+    Attributes:
+        case: The line that repeats the run.
+        executions: Every execution of the run: what was started, and what that started.
+    """
+
+    case: str
+    executions: list[SimulatedExecution]
+
+    @property
+    def execution(self) -> SimulatedExecution:
+        """The one that was started first; where one was started, the one."""
+        return self.executions[0]
+
+    @property
+    def result(self) -> Any:
+        """The value of the execution that was started; raises what it failed with."""
+        return self.execution.result
+
+
+def is_activity(entry: Entry | EntryWritten) -> bool:
+    """Whether an entry is the exit of an attempt."""
+    return entry.kind == Kind.ACTIVITY

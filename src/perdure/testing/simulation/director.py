@@ -1,0 +1,249 @@
+"""The director of a run: opens processes, lets clients start and wait, makes trouble, and sees to it that it comes to an end.
+
+First safety: things go wrong, up to the number that the case allows. Then liveness: nothing goes
+wrong any more, and everything that was accepted has to end.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from perdure._definitions.registration import Registration
+from perdure._definitions.workflow import Workflow
+from perdure._facade import WorkflowEngine
+from perdure._ids import new_execution_id
+from perdure.errors import StoreUnavailableError, UsageError
+from perdure.testing.simulation.case import Case, Fault
+from perdure.testing.simulation.process import Process, ProcessGone, Question, State
+from perdure.testing.simulation.world import MS, SECOND, Stuck, World
+
+if TYPE_CHECKING:
+    from perdure.testing.simulation.loop import Microseconds
+
+FINAL: Final = frozenset({"SUCCEEDED", "FAILED", "INTERRUPTED"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commission:
+    """One execution that clients want to have done, with the arguments of its start."""
+
+    workflow: Workflow[..., Any]
+    args: tuple[Any, ...] = ()
+    # With what a second client may start it; the engine must not care.
+    clients: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run is about."""
+
+    registrations: Sequence[Registration]
+    commissions: Sequence[Commission]
+
+
+@dataclass
+class ClientsSaw:
+    """What the engine has told its callers."""
+
+    # Executions whose `start` has returned, each with the place in the run at which it did.
+    accepted: dict[str, int] = field(default_factory=dict[str, int])
+    # By execution: the encoded exits that were told.
+    told: dict[str, list[bytes]] = field(default_factory=dict[str, list[bytes]])
+
+
+class Director:
+    """Directs one run."""
+
+    def __init__(self, case: Case, plan: Plan) -> None:
+        self.world = World(case, plan.registrations)
+        self.saw = ClientsSaw()
+        self._plan = plan
+        # Set at the next change, and then replaced: several wait for it.
+        self._news = asyncio.Event()
+        self._closing = False
+        self._tasks: list[asyncio.Task[None]] = []
+        # Clients that wait for a result.
+        self._waiting: list[tuple[str, asyncio.Task[None]]] = []
+        # Executions that were held for crashes and have been resumed, each with its fence then.
+        self._resumed: set[tuple[str, int]] = set()
+
+    def run(self) -> None:
+        """Run it to its end; what must not happen is in the world's complaints."""
+        world = self.world
+        world.on_change = self._tell_news
+        world.on_gone = self._replace
+        try:
+            world.run(self._whole)
+        except Stuck as stuck:
+            waiting = ", ".join(
+                f"{row.workflow} {row.execution_id} is {row.held or row.status}"
+                for row in self.world.history.latest.values()
+                if row.status not in FINAL
+            )
+            world.complain(f"no end: {stuck}. {waiting or 'every execution has ended'}; {world.states()}")
+
+    async def _whole(self) -> None:
+        for _ in range(self.world.case.processes):
+            self.world.open_process()
+        self._spawn(self._make_trouble())
+        self._spawn(self._operate())
+        clients = [
+            self._spawn(self._client(commission, id_))
+            for commission in self._plan.commissions
+            for id_ in [self._id_of(commission)]
+            for _ in range(commission.clients)
+        ]
+        await asyncio.gather(*clients)
+        while not self._all_ended():
+            await self._next_news()
+        # Whoever waits for one that has ended hears of it; for one that is held nobody will.
+        await asyncio.gather(*(task for id_, task in self._waiting if self.world.history.latest[id_].held is None))
+        self._closing = True
+        for task in self._tasks:
+            task.cancel()
+        for process in self.world.living:
+            process.paused_until = 0
+            process.close()
+        while self.world.living:
+            await self._next_news()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.append(task)
+        return task
+
+    async def _next_news(self) -> None:
+        await self._news.wait()
+
+    def _tell_news(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    # Executions ------------------------------------------------------------------------------------
+
+    def _all_ended(self) -> bool:
+        """Whether nothing moves any more by itself: what is held for another reason than crashes stays so."""
+        return all(
+            row.status in FINAL or row.held not in {None, "CRASHES"} for row in self.world.history.latest.values()
+        )
+
+    async def _operate(self) -> None:
+        """Resume what is held because its workers have crashed: it was not to blame."""
+        while True:
+            for row in list(self.world.history.latest.values()):
+                place = (row.execution_id, row.fence)
+                if row.held == "CRASHES" and place not in self._resumed:
+                    self._resumed.add(place)
+                    self._spawn(self._ask_until_done(_resume(row.execution_id)))
+            await self._next_news()
+
+    # Clients ---------------------------------------------------------------------------------------
+
+    def _id_of(self, commission: Commission) -> str | None:
+        """The id that all starts of it have; None: its key says."""
+        try:
+            commission.workflow.execution_id(*commission.args)
+        except UsageError:
+            return new_execution_id()
+        return None
+
+    async def _client(self, commission: Commission, execution_id: str | None) -> None:
+        fate = self.world.fate("clients")
+        await asyncio.sleep(fate.choice((0, 0.001, 0.01, 0.1)) * fate.random())
+        workflow = commission.workflow
+
+        def start(engine: WorkflowEngine) -> Coroutine[Any, Any, Any]:
+            chosen = workflow.options(engine=engine)
+            if execution_id is not None:
+                chosen = chosen.options(execution_id=execution_id)
+            return chosen.start(*commission.args)
+
+        started = (await self._ask_until_done(start)).execution_id
+        self.saw.accepted.setdefault(started, self.world.history.tick())
+        if fate.random() < 0.7:
+            self._waiting.append((started, self._spawn(self._wait(workflow, started))))
+
+    async def _wait(self, workflow: Workflow[..., Any], execution_id: str) -> None:
+        told = await self._ask_until_done(
+            lambda engine: engine.wait_for_exit(execution_id, workflow=workflow.name, timeout=None)
+        )
+        self.saw.told.setdefault(execution_id, []).append(told)
+
+    async def _ask_until_done(self, question: Question) -> Any:
+        """Ask a process, and another one when that is gone or cannot say; as whoever needs an answer does."""
+        while True:
+            process = await self._some_process()
+            try:
+                return await process.ask(question, self.world.outside)
+            except (ProcessGone, StoreUnavailableError):
+                pass
+            except UsageError:
+                if process.state is State.OPEN:
+                    raise  # not because it closes
+            await asyncio.sleep(0.05)
+
+    async def _some_process(self) -> Process:
+        while not (found := self._open_processes()):
+            await self._next_news()
+        return self.world.fate("clients").choice(found)
+
+    def _open_processes(self) -> list[Process]:
+        return [process for process in self.world.processes if process.state is State.OPEN]
+
+    # Trouble -----------------------------------------------------------------------------------------
+
+    async def _make_trouble(self) -> None:
+        world = self.world
+        fate = world.fate("trouble")
+        sorts = sorted(world.case.faults & self._troubles.keys())
+        pace = fate.choice((3 * MS, 30 * MS, 300 * MS))
+        while sorts and not world.healed:
+            await asyncio.sleep(fate.expovariate(1 / pace) / SECOND)
+            processes = self._open_processes()
+            fault, chance = fate.choice(sorts), fate.random()
+            if processes:
+                process = processes[int(chance * len(processes))]
+                if world.strikes(fault):
+                    self._troubles[fault](self, process)
+
+    def _crash(self, process: Process) -> None:
+        process.kill()
+
+    def _pause(self, process: Process) -> None:
+        seconds = self.world.fate("pauses").choice((0.001, 0.01, 0.1, 1.5, 10, 70))
+        process.paused_until = self.world.now_us() + round(seconds * SECOND)
+        self._spawn(asyncio.sleep(seconds))  # so that time does not jump over its end
+
+    def _usurp(self, process: Process) -> None:
+        process.store.die()
+        if self.world.fate("pauses").random() < 0.5:
+            self._pause(process)
+
+    def _evict(self, process: Process) -> None:
+        process.engine.evict()
+
+    def _close(self, process: Process) -> None:
+        process.close()
+
+    _troubles: Final[dict[Fault, Callable[["Director", Process], None]]] = {
+        Fault.CRASH: _crash,
+        Fault.PAUSE: _pause,
+        Fault.USURP: _usurp,
+        Fault.EVICT: _evict,
+        Fault.CLOSE: _close,
+    }
+
+    def _replace(self) -> None:
+        """Open another process for one that has ended, after a while."""
+        if not self._closing:
+            delay: Microseconds = round(self.world.fate("restarts").choice((0, 0.001, 0.2, 3)) * SECOND)
+            self.world.outside.call_at_us(self.world.now_us() + delay, self._open_another)
+
+    def _open_another(self) -> None:
+        if not self._closing:
+            self.world.open_process()
+
+
+def _resume(execution_id: str) -> Question:
+    return lambda engine: engine.resume(execution_id)

@@ -1,0 +1,342 @@
+"""A simulated process: a loop, a store and an open engine, which can stand still, be forgotten by the others, and end.
+
+An end is like kill -9: from that moment on its loop is never run again and its store writes
+nothing. What was on its stack is unwound by `ProcessEnded`; whatever catches that finds a store
+that does nothing and a loop that stands.
+"""
+
+import asyncio
+from asyncio import events
+from collections.abc import Callable, Coroutine, Iterable
+from contextvars import Context
+from enum import Enum, auto
+from random import Random
+from typing import Any, Protocol
+
+from perdure._definitions import ambient
+from perdure._definitions.registration import Registration
+from perdure._engine.slots import Slots
+from perdure._engine.threads import Threads, Work
+from perdure._engine.watchdog import Watchdog
+from perdure._facade import EngineOptions, WorkflowEngine
+from perdure._model.clock import Clock
+from perdure.errors import StoreError
+from perdure.testing.simulation.history import History, Witness
+from perdure.testing.simulation.loop import Microseconds, SimulatedLoop
+from perdure.testing.simulation.store import SimulatedStore
+
+Question = Callable[[WorkflowEngine], Coroutine[Any, Any, Any]]
+
+
+class ProcessEnded(BaseException):
+    """Unwinds the stack of a process that has ended at a failpoint; no `except Exception` sees it."""
+
+
+class State(Enum):
+    """Where a process is in its life."""
+
+    OPENING = auto()
+    OPEN = auto()
+    CLOSING = auto()
+    ENDED = auto()
+
+
+class Surroundings(Protocol):
+    """What a process needs of the world around it."""
+
+    @property
+    def clock(self) -> Clock:
+        """The world's time as instants."""
+        ...
+
+    @property
+    def history(self) -> History:
+        """Where everything that happens is kept."""
+        ...
+
+    @property
+    def database(self) -> str:
+        """The name of the database in memory."""
+        ...
+
+    def now_us(self) -> Microseconds:
+        """The time since the world began."""
+        ...
+
+    def delay(self) -> Microseconds:
+        """How long a call, or its answer, is on its way."""
+        ...
+
+    def dawdle(self) -> Microseconds:
+        """How long an activity waits before it begins."""
+        ...
+
+    def is_lost(self) -> bool:
+        """Whether a call to the store never arrives."""
+        ...
+
+    def changed(self, process: "Process | None") -> None:
+        """Something has happened; that process has written."""
+        ...
+
+    def complain(self, what: str) -> None:
+        """Something has happened that must not."""
+        ...
+
+    def gone(self) -> None:
+        """A process has ended."""
+        ...
+
+
+class Process:
+    """One process of a simulated world. It is the `Link` of its store."""
+
+    def __init__(
+        self,
+        world: Surroundings,
+        number: int,
+        registrations: Iterable[Registration],
+        options: EngineOptions,
+        random: Random,
+    ) -> None:
+        self.number = number
+        self.state = State.OPENING
+        # It stands still until then.
+        self.paused_until: Microseconds = 0
+        # Not a set: they are told of its end in the order in which they asked.
+        self._questions: dict[asyncio.Future[Any], None] = {}
+        self._world = world
+        self.loop = SimulatedLoop(world.now_us, self._failed)
+        witness = Witness(
+            world.history,
+            number,
+            world.clock.now,
+            lambda: self.state is not State.ENDED,
+            lambda: world.changed(self),
+        )
+        self.store = SimulatedStore(world.database, world.clock, self, witness)
+        self.engine = SimulatedEngine(self, registrations, options, random)
+        self._told_to_close = asyncio.Event()
+        self._life = self._spawn(self._live())
+
+    def __repr__(self) -> str:
+        return f"process {self.number}"
+
+    # Link ------------------------------------------------------------------------------------------
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether nothing that it asks arrives any more."""
+        return self.state is State.ENDED
+
+    def delay(self) -> Microseconds:
+        """How long a call is on its way."""
+        return self._world.delay()
+
+    def is_lost(self) -> bool:
+        """Whether a call to the store never arrives. Those who open or close have nobody who asks again."""
+        return self.state is State.OPEN and self._world.is_lost()
+
+    def dawdle(self) -> Microseconds:
+        """How long an activity waits before it begins."""
+        return self._world.dawdle()
+
+    # Its life --------------------------------------------------------------------------------------
+
+    @property
+    def stands(self) -> bool:
+        """Whether it does not run now: paused, or ended."""
+        return self.state is State.ENDED or self.paused_until > self._world.now_us()
+
+    async def _live(self) -> None:
+        try:
+            async with self.engine:
+                self.state = State.OPEN
+                self._world.changed(None)
+                await self._told_to_close.wait()
+                self.state = State.CLOSING
+        except StoreError as error:
+            self._world.complain(f"{self} could not open its engine: {error}")
+        self._end()
+
+    def close(self) -> None:
+        """Let it close its engine and end."""
+        self._told_to_close.set()
+
+    def kill(self) -> None:
+        """End it at once. Whoever calls this from inside raises `ProcessEnded` next."""
+        if self.state is not State.ENDED:
+            self.store.die()
+            self._end()
+
+    def _end(self) -> None:
+        self.state = State.ENDED
+        self.loop.halt()
+        for question in list(self._questions):
+            if not question.done():
+                question.set_exception(ProcessGone())
+        self._world.gone()
+
+    def ask(self, question: Question, asker: asyncio.AbstractEventLoop) -> asyncio.Future[Any]:
+        """Have something asked of the engine, in a task of this process; the answer comes to the asker's loop.
+
+        A process that ends before it has answered answers with `ProcessGone`.
+        """
+        answer: asyncio.Future[Any] = asker.create_future()
+        self._questions[answer] = None
+        answer.add_done_callback(lambda _: self._questions.pop(answer, None))
+        self._spawn(self._answer(question, answer))
+        return answer
+
+    async def _answer(self, question: Question, answer: asyncio.Future[Any]) -> None:
+        try:
+            value = await question(self.engine)
+        except Exception as error:  # noqa: BLE001 - a caller's error is the caller's
+            if not answer.done():
+                answer.set_exception(error)
+        else:
+            if not answer.done():
+                answer.set_result(value)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        # In a context of its own: one process must not find another one's engine in it.
+        before = events._get_running_loop()  # noqa: SLF001
+        events._set_running_loop(self.loop)  # noqa: SLF001
+        try:
+            return self.loop.create_task(coroutine, context=Context())
+        finally:
+            events._set_running_loop(before)  # noqa: SLF001
+
+    def _failed(self, context: dict[str, Any]) -> None:
+        if self.state is not State.ENDED:
+            self._world.complain(f"{self}: {context.get('message')}: {context.get('exception')!r}")
+
+    def bury(self) -> None:
+        """Close the frames that it has left, long after its end; nothing of it can act any more."""
+        self.state = State.ENDED
+        self.loop.go_on()
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        self.engine.bury()
+        while self.loop.is_ready:
+            self.loop.run_pass()
+        self.engine.bury()
+        self.store.let_go_of_connections()
+        self.loop.close()
+
+
+class ProcessGone(Exception):
+    """The process that was asked ended before it had answered."""
+
+
+class SimulatedEngine(WorkflowEngine):
+    """The engine of the product, without threads and with the world's chance."""
+
+    def __init__(
+        self, process: Process, registrations: Iterable[Registration], options: EngineOptions, random: Random
+    ) -> None:
+        """Be the engine of a simulated process."""
+        super().__init__(process.store, registrations, **options)
+        service = self._service
+        service.random = random
+        service.watchdog = _NoWatchdog(lambda: None)
+        service.threads = InlineThreads(process)
+        service.slots = SlowSlots(service.settings.concurrency, process)
+
+    def evict(self) -> None:
+        """Put away every kernel that waits."""
+        self._service.cache.clear()
+
+    @property
+    def worker_id(self) -> str:
+        """The worker that it is now."""
+        return self._service.worker_id
+
+    def bury(self) -> None:
+        """Close the bodies' frames, and be forgotten."""
+        if self in ambient.open_engines:
+            ambient.open_engines.remove(self)
+        for runner in list(self._service.runners.values()):
+            runner.let_go()
+        self._service.cache.clear()
+
+
+class _NoWatchdog(Watchdog):
+    """Nobody watches a loop whose time does not pass by itself."""
+
+    def start(self) -> None:
+        """Watch nothing."""
+
+
+class InlineThreads(Threads):
+    """Plain functions, called a little later on the only thread there is."""
+
+    def __init__(self, process: Process) -> None:
+        """Serve one process."""
+        super().__init__(0)
+        self._process = process
+        self._withdrawn: set[Work] = set()
+        self._shut = False
+
+    def submit(self, call: Callable[[], Any], context: Context) -> Work:
+        """Have `call` run a little later."""
+        loop = self._process.loop
+        work = Work(loop, call, context)
+        loop.call_at_us(loop.now_us() + self._process.dawdle(), self._run, work)
+        return work
+
+    def abandon(self, work: Work) -> bool:
+        """Wait no more for a call; it has been made, or never will be."""
+        if not work.begun:
+            self._withdrawn.add(work)
+        return False
+
+    def close(self) -> None:
+        """Begin no call any more."""
+        self._shut = True
+
+    def _run(self, work: Work) -> None:
+        if self._shut or work in self._withdrawn:
+            self._withdrawn.discard(work)
+            return
+        work.begun = True
+        before = events._get_running_loop()  # noqa: SLF001
+        # As on a thread, where no loop runs.
+        events._set_running_loop(None)  # noqa: SLF001
+        try:
+            self._perform(work)
+        finally:
+            events._set_running_loop(before)  # noqa: SLF001
+        work.freed = True
+
+
+class SlowSlots(Slots):
+    """Places that are had a little later than they are asked for."""
+
+    __slots__ = ("_process",)
+
+    def __init__(self, limit: int, process: Process) -> None:
+        """Serve one process."""
+        super().__init__(limit)
+        self._process = process
+
+    def try_take(self) -> bool:
+        """Take none at once: then activities would all begin in the order in which they were called."""
+        return False
+
+    async def queue_up(self) -> None:
+        """Wait for a while, and then for a place."""
+        loop = self._process.loop
+        over: asyncio.Future[None] = loop.create_future()
+        alarm = loop.call_at_us(loop.now_us() + self._process.dawdle(), _wake, over)
+        try:
+            await over
+        finally:
+            alarm.cancel()
+        if not super().try_take():
+            await super().queue_up()
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

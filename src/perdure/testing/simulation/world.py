@@ -1,0 +1,322 @@
+"""A world: processes on one database, a clock that jumps, and a fate drawn from a seed.
+
+One thing happens at a time. Of the processes that have something to do one is drawn and runs what
+is ready; when none has, time jumps to the next timer. A process does not see where another one is
+interrupted, except through the database, and there each call is one instant; so the seed's choices
+are when calls arrive, when answers come, and what goes wrong.
+
+While nothing happens but rounds that find no work, time jumps further: to the next timer that means
+something, or the next wake in the database.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from itertools import count
+from random import Random
+from typing import Any, Final
+
+from perdure import _failpoints, _ids
+from perdure._definitions import ambient
+from perdure._definitions.registration import Registration
+from perdure._engine.attempts import Attempt
+from perdure._facade import EngineOptions
+from perdure.testing.clock import SOME_DAY
+from perdure.testing.simulation.case import Case, Fault
+from perdure.testing.simulation.history import AttemptSeen, History
+from perdure.testing.simulation.loop import Microseconds, Round, SimulatedLoop
+from perdure.testing.simulation.process import Process, ProcessEnded, State
+from perdure.testing.simulation.store import Keeper, SimulatedClock
+
+MS: Final[Microseconds] = 1_000
+SECOND: Final[Microseconds] = 1_000_000
+
+# Rounds are taken every second. When as many have found nothing, the next ones will not either.
+QUIET: Final = 3 * SECOND
+# Nothing that has been accepted may wait longer than this for nothing.
+PATIENCE: Final = 300 * SECOND
+# No run needs as many; one that does goes round in circles.
+MOST_PASSES: Final = 1_000_000
+
+_worlds = count(1)
+
+logger = logging.getLogger("perdure")
+
+
+class Stuck(Exception):
+    """Nothing will happen any more, or nothing but circles."""
+
+
+class World:
+    """What is around the processes of one run. It is their `Surroundings`."""
+
+    def __init__(self, case: Case, registrations: Iterable[Registration]) -> None:
+        self.case = case
+        self.history = History()
+        # Not the seed's: a run must never find what another one has left.
+        self.database = f"simulation-{next(_worlds)}"
+        self.outside = SimulatedLoop(self.now_us, self._outside_failed)
+        self.clock = SimulatedClock(self.now_us, SOME_DAY)
+        self.processes: list[Process] = []
+        # What must not happen, and has.
+        self.complaints: list[str] = []
+        # What has gone wrong on purpose, by sort.
+        self.faults: Counter[Fault] = Counter()
+        # How often each failpoint was come to, and how often a process ended there.
+        self.reached: Counter[str] = Counter()
+        self.ended_at: Counter[str] = Counter()
+        self.passes = 0
+        # Told of every change, and whenever a process has ended.
+        self.on_change: Callable[[], object] = _nothing
+        self.on_gone: Callable[[], object] = _nothing
+        self._registrations = list(registrations)
+        # A database in memory lives as long as somebody has it open.
+        self.keeper = Keeper(self.database, SOME_DAY)
+        self._now: Microseconds = 0
+        self._changed_at: Microseconds = 0
+        self._running: Process | None = None
+        self._over = False
+        self._fates: dict[str, Random] = {}
+        fate = self.fate("rates")
+        # How often a fault happens where it can happen, and how long calls take: another run, another weather.
+        self._crash_rate = fate.choice((0.002, 0.01, 0.05))
+        self._loss_rate = fate.choice((0.01, 0.05, 0.2))
+        self._slowness = fate.choice((1, 10, 100)) if Fault.SLOW in case.faults else 1
+
+    # Chance ------------------------------------------------------------------------------------------
+
+    def fate(self, name: str) -> Random:
+        """The chance of one sort of choice. Each has its own, so that one more of these moves none of those."""
+        if name not in self._fates:
+            self._fates[name] = Random(f"{self.case.seed}/{name}")
+        return self._fates[name]
+
+    def strikes(self, fault: Fault, rate: float = 1.0) -> bool:
+        """Whether a fault happens now; if so, it is counted."""
+        if fault not in self.case.faults or self.healed or self.fate(fault).random() >= rate:
+            return False
+        self.faults[fault] += 1
+        self.changed(None)
+        return True
+
+    @property
+    def healed(self) -> bool:
+        """Whether nothing goes wrong any more."""
+        return self._over or self.faults.total() >= self.case.at_most
+
+    def delay(self) -> Microseconds:
+        """How long a call is on its way."""
+        return round(self.fate("delays").expovariate(1 / (0.3 * MS * self._slowness)))
+
+    def dawdle(self) -> Microseconds:
+        """How long an activity waits before it begins."""
+        return round(self.fate("dawdling").expovariate(1 / (0.5 * MS * self._slowness)))
+
+    def is_lost(self) -> bool:
+        """Whether a call to the store never arrives."""
+        return self.strikes(Fault.LOSE, self._loss_rate)
+
+    # Time ----------------------------------------------------------------------------------------------
+
+    def now_us(self) -> Microseconds:
+        """The time since the world began."""
+        return self._now
+
+    def changed(self, process: Process | None) -> None:
+        """Something has happened, so rounds may find something again; with a process: it has written."""
+        self._changed_at = self._now
+        self.on_change()
+        if process is not None:
+            self._tell_others(process)
+
+    def _tell_others(self, writer: Process) -> None:
+        fate = self.fate("hints")
+        for process in self.processes:
+            if process is writer or process.state is State.ENDED or process.store.hint is None:
+                continue
+            if Fault.DEAF not in self.case.faults or self.healed:
+                process.loop.call_at_us(self._now + fate.randrange(40 * MS), process.store.hint)
+
+    def run(self, main: Callable[[], Awaitable[None]]) -> None:
+        """Run what happens outside of the processes to its end, and the processes with it.
+
+        Raises:
+            Stuck: It never ends.
+        """
+        task = self.outside.create_task(_whole(main))
+        before = logger.handlers[:], logger.propagate
+        logger.handlers, logger.propagate = [_Listener(self)], False
+        _failpoints.arm(self._reach)
+        _ids.draw_from(self.fate("ids").randbytes)
+        try:
+            while not task.done():
+                self._step()
+            task.result()
+        finally:
+            self._over = True
+            _failpoints.arm(None)
+            _ids.draw_from(None)
+            logger.handlers, logger.propagate = before
+
+    def _step(self) -> None:
+        self.passes += 1
+        if self.passes > MOST_PASSES:
+            raise Stuck(f"after {MOST_PASSES:,} passes it still goes on; it goes round in circles")
+        if self.outside.is_ready:
+            self.outside.run_pass()
+            return
+        ready = [process for process in self.processes if not process.stands and process.loop.is_ready]
+        if ready:
+            self._run(ready[0] if len(ready) == 1 else self.fate("order").choice(ready))
+        else:
+            self._jump()
+
+    def _run(self, process: Process) -> None:
+        self._running = process
+        try:
+            process.loop.run_pass()
+        except ProcessEnded:
+            assert process.state is State.ENDED
+        finally:
+            self._running = None
+
+    def _jump(self) -> None:
+        """Let time pass until something can happen."""
+        moments = [(self.outside, Microseconds(0))]
+        moments += [(p.loop, p.paused_until) for p in self.processes if p.state is not State.ENDED]
+        nearest: tuple[Microseconds, bool] | None = None
+        for loop, earliest in moments:
+            found = loop.next_timer()
+            if found is not None:
+                when = max(found[0], earliest)
+                # Of two at one time the one that means something counts.
+                candidate = (when, isinstance(found[1], Round))
+                nearest = candidate if nearest is None else min(nearest, candidate)
+        if nearest is None:
+            raise Stuck("nothing is left that could happen")
+        when, is_round = nearest
+        if is_round and self._now - self._changed_at > QUIET:
+            when = self._next_event(moments)
+            self._changed_at = when
+        self._now = max(self._now, when)
+
+    def _next_event(self, moments: list[tuple[SimulatedLoop, Microseconds]]) -> Microseconds:
+        """The next timer that means something, or the next wake in the database."""
+        events = [
+            max(when, earliest)
+            for loop, earliest in moments
+            for when, handle in loop.timers()
+            if not isinstance(handle, Round)
+        ]
+        if (wake_at := self._next_wake()) is not None:
+            events.append((wake_at - SOME_DAY) * MS)
+        if not events:
+            raise Stuck("executions have not ended, and nothing will ever wake them")
+        return max(min(events), self._now + 1)
+
+    def _next_wake(self) -> int | None:
+        # By what the triggers have told: asking the database would be one more connection.
+        wakes = [
+            row.wake_at for row in self.history.latest.values() if row.status == "SUSPENDED" and row.wake_at is not None
+        ]
+        now = self.clock.now()
+        return min((wake for wake in wakes if now < wake < 2**62), default=None)
+
+    # Processes -------------------------------------------------------------------------------------------
+
+    def open_process(self) -> Process:
+        """Begin one more process."""
+        number = len(self.processes) + 1
+        fate = self.fate("options")
+        options = EngineOptions(
+            cache=fate.choice((0, 1, 2, 100)), admission=fate.choice((1, 2, 5, 100)), grace=fate.choice((0, 0.01, 1))
+        )
+        process = Process(self, number, self._registrations, options, Random(f"{self.case.seed}/process {number}"))
+        self.processes.append(process)
+        return process
+
+    @property
+    def living(self) -> list[Process]:
+        """The processes that have not ended, in the order in which they began."""
+        return [process for process in self.processes if process.state is not State.ENDED]
+
+    def states(self) -> str:
+        """How the processes are."""
+        return ", ".join(f"{process} is {process.state.name.lower()}" for process in self.processes)
+
+    @property
+    def running(self) -> Process | None:
+        """The process that runs at this moment."""
+        return self._running
+
+    def gone(self) -> None:
+        """A process has ended."""
+        self.changed(None)
+        self.on_gone()
+
+    def bury(self) -> None:
+        """Close the frames of every process."""
+        for process in self.processes:
+            process.bury()
+        self.keeper.close()
+
+    def _reach(self, point: str) -> None:
+        process = self._running
+        if process is None or self._over:
+            return
+        if process.state is State.ENDED:
+            raise ProcessEnded  # it unwinds, and goes nowhere
+        self.reached[point] += 1
+        if point.startswith("effect."):
+            self._note_attempt(process, ended=point == "effect.after")
+        if process.state is State.OPEN and self.strikes(Fault.CRASH, self._crash_rate):
+            self.ended_at[point] += 1
+            process.kill()
+            raise ProcessEnded
+
+    def _note_attempt(self, process: Process, *, ended: bool) -> None:
+        attempt = ambient.attempt.get()
+        assert isinstance(attempt, Attempt)
+        incarnation, name, occurrence = attempt.step
+        self.history.attempts.append(
+            AttemptSeen(
+                self.history.tick(), self.clock.now(), process.number, ended, attempt.execution_id, incarnation,
+                name, occurrence, attempt.attempt, attempt.idempotency_key, attempt.call.activity.at_most_once,
+            )
+        )  # fmt: skip
+        self.changed(None)
+
+    # Complaints -----------------------------------------------------------------------------------------
+
+    def complain(self, what: str) -> None:
+        """Note what must not happen."""
+        self.complaints.append(what)
+
+    def _outside_failed(self, context: dict[str, Any]) -> None:
+        self.complain(f"{context.get('message')}: {context.get('exception')!r}")
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
+async def _whole(main: Callable[[], Awaitable[None]]) -> None:
+    await main()
+
+
+class _Listener(logging.Handler):
+    """Hears what the engine logs: a traceback in the log is a bug of the engine."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take one record of the log."""
+        process = self._world.running
+        if record.exc_info is None or record.exc_info[1] is None or process is None or process.state is State.ENDED:
+            return
+        error = record.exc_info[1]
+        if not isinstance(error, (ProcessEnded, asyncio.CancelledError)):
+            self._world.complain(f"{process} has logged: {record.getMessage()} ({error!r})")
