@@ -3,12 +3,14 @@
 #   make demo    a thousand orders, their worker killed with kill -9, every one charged once
 #   make test    everything: what `make check` looks at, then all tests
 #   make check   format, lint, layers, types, fast tests: about a minute, stops at the first failure
+#   make soak    the long tests ten times as long: for a night (SOAK=30: thirty times)
 #   make fix     what the tools can put right by themselves
 #   make bench   the measurements of benchmarks/RESULTS.md
 #   make clean   back to a fresh clone
 
 PYTHON  ?= python3
 WORKERS ?= 2
+SOAK    ?= 10
 
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -16,12 +18,12 @@ PY     := $(BIN)/python
 READY  := $(VENV)/.ready
 
 # Rooms that start real processes or search for long. Every other room is fast, also one that is new.
-SLOW   := tests/crash tests/e2e tests/simulation
+SLOW   := tests/crash tests/e2e tests/simulation/long
 # worksteal: a worker that is done takes from the other, so that one slow room does not decide the time.
 PYTEST := $(PY) -m pytest --numprocesses=$(WORKERS) --dist=worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check static sizes fix bench clean
+.PHONY: help demo test check soak static sizes fix bench clean
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile
@@ -49,6 +51,10 @@ check: static sizes
 
 test: static
 	$(PYTEST) tests
+
+# No limit of time: how long a test takes is what the factor says. What it does is in its own figures (-rA).
+soak: $(READY)
+	PERDURE_SOAK=$(SOAK) $(PYTEST) --timeout=0 -rA $(SLOW)
 
 # A question to the author, never a failure: a split that only satisfies a number is worse than the long file.
 sizes: $(READY)

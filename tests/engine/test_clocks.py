@@ -553,3 +553,27 @@ def test_a_delayed_start_is_never_early(lab):
             assert ran == [began + 3_600_000] * 2
 
     lab.run(main)
+
+
+def test_a_wake_of_which_no_hint_came_is_found_at_the_next_poll(file_lab):
+    """Promise 7, R18: whoever has put it to sleep is gone, and nobody has told the others."""
+
+    @workflow(idempotency_key=lambda key: key)
+    async def nap(key: str) -> str:
+        await sleep("2 hours")
+        return key
+
+    async def main():
+        deaf = file_lab.store()
+        deaf.listen = lambda hint: None
+        async with file_lab.engine([nap], store=deaf) as other:
+            async with file_lab.engine([nap]) as engine:
+                handle = await engine.start(nap, "k")
+                await file_lab.settle()
+            file_lab.clock.advance(5_000)
+            await file_lab.settle()
+            assert await other.poll(handle.execution_id) is not None
+            await file_lab.skip("2 hours")
+            assert (await other.describe(handle.execution_id)).status is Status.SUCCEEDED
+
+    file_lab.run(main)

@@ -81,6 +81,7 @@ class Wakes:
         # Somebody else may have set an earlier one.
         self._ask_next_wake = True
         self._looked_at: Instant | None = None
+        self._asked_at: Instant | None = None
         # Pending executions may be left over: a new start has to queue behind them.
         self.backlog = False
 
@@ -130,8 +131,12 @@ class Wakes:
         if desk.store.shared and (self._looked_at is None or now - self._looked_at >= LOOK_MS):
             self._looked_at = now
             await desk.keep_house()
+        if desk.store.shared and (self._asked_at is None or now - self._asked_at >= POLL_MS):
+            # A hint that is lost must not lose a wake: whoever has put an execution to sleep may be gone since.
+            self._ask_next_wake = True
         if self._ask_next_wake:
             self._ask_next_wake = False
+            self._asked_at = now
             await self._look_for_next_wake()
         if self._next_wake is not None and self._next_wake <= now:
             await self._promote()

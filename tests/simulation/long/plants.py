@@ -26,6 +26,9 @@ PLANTS: dict[str, tuple[Change, ...]] = {
             "        if True:",
         ),
     ),
+    "a wake is lost with the hint of it": (
+        Change("perdure._engine.wakes", "now - self._asked_at >= POLL_MS):", "False):"),
+    ),
     "an effect comes before its commit": (
         Change(
             "perdure._engine.runner",

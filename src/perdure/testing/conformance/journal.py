@@ -95,7 +95,7 @@ class TestJournal:
         await scene.worker()
         good, bad = await scene.running("w1"), await scene.running("w1")
         commit = bad.commit(entries=2)
-        commit.entries[1] = commit.entries[1]._replace(name="\ud800")
+        commit.entries = [commit.entries[0], commit.entries[1]._replace(name="\ud800")]
         start = new_start()
         with pytest.raises(StoreRefusedError):
             await scene.commit(

@@ -119,6 +119,8 @@ class Account:
     history: History
     saw: ClientsSaw
     lives: Mapping[str, Life]
+    # Since when nothing has been wrong any more.
+    calm_from: Instant
     # Rows of a journal or of an execution that belong to nothing.
     strays: list[str]
 
@@ -128,11 +130,13 @@ class Account:
 
 
 def account_of(
+    *,
     case: Case,
     registrations: list[Registration],
     history: History,
     saw: ClientsSaw,
     records: list[Record],
+    calm_from: Instant,
 ) -> Account:
     """Put together what is known of each execution."""
     bodies = {one.name: cast("WorkflowImplementation[..., Any]", one) for one in registrations}
@@ -161,7 +165,7 @@ def account_of(
             lives[attempt.execution_id].attempts.append(attempt)
         else:
             strays.append(f"an attempt of {attempt.name} was made for execution {attempt.execution_id}")
-    return Account(case=case, history=history, saw=saw, lives=lives, strays=strays)
+    return Account(case=case, history=history, saw=saw, lives=lives, calm_from=calm_from, strays=strays)
 
 
 def _commits(entries: list[EntryWritten], history: History) -> list[tuple[Tick, int]]:

@@ -197,15 +197,21 @@ class Director:
         world = self.world
         fate = world.fate("trouble")
         sorts = sorted(world.case.faults & self._troubles.keys())
-        pace = fate.choice((3 * MS, 30 * MS, 300 * MS))
+        pace, restraint = fate.choice((3 * MS, 30 * MS, 300 * MS)), fate.choice((0, 0.5, 0.9))
         while sorts and not world.healed:
+            # Not while everybody sleeps for days: the faults of a run would all be over before the first one wakes.
+            await self._next_writing()
             await asyncio.sleep(fate.expovariate(1 / pace) / SECOND)
             processes = self._open_processes()
             fault, chance = fate.choice(sorts), fate.random()
-            if processes:
-                process = processes[int(chance * len(processes))]
-                if world.strikes(fault):
-                    self._troubles[fault](self, process)
+            if processes and fate.random() >= restraint and world.strikes(fault):
+                self._troubles[fault](self, processes[int(chance * len(processes))])
+
+    async def _next_writing(self) -> None:
+        """Wait until somebody has written something."""
+        written = self.world.history.written
+        while self.world.history.written == written:
+            await self._next_news()
 
     def _crash(self, process: Process) -> None:
         process.kill()
@@ -213,6 +219,7 @@ class Director:
     def _pause(self, process: Process) -> None:
         seconds = self.world.fate("pauses").choice((0.001, 0.01, 0.1, 1.5, 10, 70))
         process.paused_until = self.world.now_us() + round(seconds * SECOND)
+        self.world.trouble_until(process.paused_until)
         self._spawn(asyncio.sleep(seconds))  # so that time does not jump over its end
 
     def _usurp(self, process: Process) -> None:
@@ -235,9 +242,11 @@ class Director:
     }
 
     def _replace(self) -> None:
-        """Open another process for one that has ended, after a while."""
-        if not self._closing:
-            delay: Microseconds = round(self.world.fate("restarts").choice((0, 0.001, 0.2, 3)) * SECOND)
+        """Open another process for one that has ended, after a while; not always, if others are left."""
+        fate = self.world.fate("restarts")
+        delay: Microseconds = round(fate.choice((0, 0.001, 0.2, 3)) * SECOND)
+        if not self._closing and (not self._open_processes() or fate.random() < 0.7):
+            self.world.trouble_until(self.world.now_us() + delay)
             self.world.outside.call_at_us(self.world.now_us() + delay, self._open_another)
 
     def _open_another(self) -> None:

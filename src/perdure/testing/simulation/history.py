@@ -128,6 +128,11 @@ class History:
             else:
                 self.workers.append(one)
 
+    @property
+    def written(self) -> int:
+        """How many transactions have written something."""
+        return len(self._commits)
+
     def digest(self, before: int) -> int:
         """A number that is the same for the same history, going on from `before`."""
         told = repr((before, self.executions, self.entries, self.workers, self.attempts))

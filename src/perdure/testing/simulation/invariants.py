@@ -20,8 +20,6 @@ _CUTS: Final = frozenset({Fault.CRASH, Fault.USURP, Fault.CLOSE})
 # These say that code and journal, or the engine and its store, disagree.
 _BUGS: Final = frozenset({"DIVERGENCE", "REFUSED", "UNREADABLE", "SPINNING", "DEADLOCK"})
 
-# What may keep a wake waiting; in a run without these somebody always looks.
-_STOPS: Final = _CUTS | {Fault.PAUSE, Fault.LOSE}
 # A round is taken every five seconds at the latest, and asks and is answered within one more.
 _LATEST_MS: Final = 6_000
 
@@ -105,25 +103,30 @@ def only_owners_write(account: Account) -> Iterator[str]:
 
 
 def every_crash_is_counted(account: Account) -> Iterator[str]:
-    """I18, R41: a take-over counts one crash; nothing else does, and only progress forgives."""
+    """I18, R41: who is taken from another worker has one crash more, nothing else counts any, only progress forgives."""
     for life in account.lives.values():
         for change in life.changes:
-            before, after = change.before, change.after
-            if before is None or after is None or after.crashes == before.crashes:
-                continue
-            taken_over = (
-                before.owner is not None
-                and after.owner is None
-                and after.status == Status.PENDING
-                and after.fence == before.fence + 1
-                and after.crashes == before.crashes + 1
-            )
-            if not taken_over and after.crashes != 0:
-                yield f"{life}: its crashes went from {before.crashes} to {after.crashes}"
-            elif taken_over and before.owner == _worker_of(account, change):
-                yield f"{life}: a crash was counted by its own worker, which had not crashed"
+            if change.before is not None and change.after is not None:
+                yield from _check_crashes(account, life, change, change.before, change.after)
     if not account.case.faults & _CUTS and any(life.record.crashes for life in account.lives.values()):
         yield "a crash was counted where nothing has crashed"
+
+
+def _check_crashes(
+    account: Account, life: Life, change: ExecutionChange, before: ExecutionRow, after: ExecutionRow
+) -> Iterator[str]:
+    counted = after.crashes - before.crashes
+    # A commit, also the last one, leaves the fence as it is; whoever frees raises it.
+    freed = before.owner is not None and after.owner is None and after.fence == before.fence + 1
+    if freed and before.owner != _worker_of(account, change):
+        if counted != 1:
+            yield f"{life} was taken over, and its crashes went from {before.crashes} to {after.crashes}"
+    elif freed and counted > 0:
+        yield f"{life}: a crash was counted by its own worker, which had not crashed"
+    elif counted and after.crashes != 0:
+        yield f"{life}: its crashes went from {before.crashes} to {after.crashes}"
+    elif counted and not freed and before.held is None and not _has_got_on(life, change):
+        yield f"{life}: {before.crashes} crashes were forgiven, and it had not got on"
 
 
 def nothing_is_left(account: Account) -> Iterator[str]:
@@ -195,15 +198,13 @@ def _check_asked(life: Life, before: int, after: int) -> Iterator[str]:
 
 
 def no_wake_is_late(account: Account) -> Iterator[str]:
-    """I14, promise 7: where nothing stops the workers, a due timer fires within the polling interval."""
-    if account.case.faults & _STOPS:
-        return
+    """I14, I30, promise 7: when nothing is wrong any more, a due timer fires within the polling interval."""
     for life in account.lives.values():
         for change in life.changes:
             before, after = change.before, change.after
             if before is None or after is None or before.status != "SUSPENDED" or after.status != Status.PENDING:
                 continue
-            if before.wake_at is not None and change.now > before.wake_at + _LATEST_MS:
+            if before.wake_at is not None and change.now > max(before.wake_at, account.calm_from) + _LATEST_MS:
                 yield f"{life} was to be woken at {before.wake_at}, and was at {change.now}"
 
 
@@ -316,12 +317,21 @@ def every_key_is_the_steps_own(account: Account) -> Iterator[str]:
 
 
 def at_most_once_is_kept(account: Account) -> Iterator[str]:
-    """R50: what may happen at most once begins once, whatever ends in between."""
+    """R50: what may happen at most once is noted, durably, before it begins, and begins once, whatever ends in between."""
     for life in account.lives.values():
-        begun = Counter((a.name, a.occurrence, a.attempt) for a in life.attempts if a.once and not a.ended)
-        for step, times in begun.items():
+        begun = [attempt for attempt in life.attempts if attempt.once and not attempt.ended]
+        for step, times in Counter((a.name, a.occurrence, a.attempt) for a in begun).items():
             if times > 1:
                 yield f"{life}: {step} may happen once, and began {times} times"
+        noted = {
+            (entry.name, entry.occurrence, entry.attempt): account.history.committed(entry.tick)
+            for entry in life.written
+            if entry.kind == Kind.ATTEMPT_BEGUN
+        }
+        for attempt in begun:
+            at = noted.get((attempt.name, attempt.occurrence, attempt.attempt))
+            if at is None or at > attempt.tick:
+                yield f"{life}: attempt {attempt.attempt} of {attempt.name} may happen once, and began before it was noted"
 
 
 CHECKS: Final[tuple[Check, ...]] = (
@@ -357,6 +367,12 @@ def _worker_of(account: Account, change: ExecutionChange) -> int | None:
         if one.process == change.process and one.tick < change.tick and not one.retired
     ]
     return registered[-1] if registered else None
+
+
+def _has_got_on(life: Life, change: ExecutionChange) -> bool:
+    """Whether an entry was written since whoever makes this change came to own it."""
+    taken = _taken(life, change.tick)
+    return taken is not None and any(taken.tick < entry.tick < change.tick for entry in life.written)
 
 
 def _latest(life: Life, tick: Tick) -> ExecutionChange | None:

@@ -188,7 +188,14 @@ def run_case(
                 for (row,) in world.keeper.select("PRAGMA integrity_check")
                 if row != "ok"
             ]
-            account = account_of(case, list(plan.registrations), world.history, director.saw, _records(director))
+            account = account_of(
+                case=case,
+                registrations=list(plan.registrations),
+                history=world.history,
+                saw=director.saw,
+                records=_records(director),
+                calm_from=world.calm_from,
+            )
             found += violations(account)
             if not found:
                 found += judge(account)

@@ -208,7 +208,11 @@ class SimulatedClock:
 
     def now(self) -> Instant:
         """Milliseconds since the epoch, UTC, rounded down."""
-        return self._begin + self._now() // 1_000
+        return self.at(self._now())
+
+    def at(self, moment: Microseconds) -> Instant:
+        """What o'clock it is at a moment of the world."""
+        return self._begin + moment // 1_000
 
     def call_at(self, when: Instant, callback: Callable[[], object], /) -> Alarm:
         """Call `callback` on the running event loop once `now()` has reached `when`, never before."""

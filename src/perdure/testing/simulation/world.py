@@ -22,6 +22,7 @@ from perdure._definitions import ambient
 from perdure._definitions.registration import Registration
 from perdure._engine.attempts import Attempt
 from perdure._facade import EngineOptions
+from perdure._values.instant import Instant
 from perdure.testing.clock import SOME_DAY
 from perdure.testing.simulation.case import Case, Fault
 from perdure.testing.simulation.history import AttemptSeen, History
@@ -34,10 +35,11 @@ SECOND: Final[Microseconds] = 1_000_000
 
 # Rounds are taken every second. When as many have found nothing, the next ones will not either.
 QUIET: Final = 3 * SECOND
-# Nothing that has been accepted may wait longer than this for nothing.
-PATIENCE: Final = 300 * SECOND
+# So long after the last fault its consequences may last: others look for the dead every second, and twice for what is
+# owned and unknown; a call that failed is made again after two.
+AFTERMATH: Final = 15 * SECOND
 # No run needs as many; one that does goes round in circles.
-MOST_PASSES: Final = 1_000_000
+MOST_PASSES: Final = 200_000
 
 _worlds = count(1)
 
@@ -75,6 +77,7 @@ class World:
         self.keeper = Keeper(self.database, SOME_DAY)
         self._now: Microseconds = 0
         self._changed_at: Microseconds = 0
+        self._calm_from: Microseconds = 0
         self._running: Process | None = None
         self._over = False
         self._fates: dict[str, Random] = {}
@@ -98,7 +101,17 @@ class World:
             return False
         self.faults[fault] += 1
         self.changed(None)
+        self.trouble_until(self._now)
         return True
+
+    def trouble_until(self, when: Microseconds) -> None:
+        """Something is wrong until then, and for a while it shows."""
+        self._calm_from = max(self._calm_from, when + AFTERMATH)
+
+    @property
+    def calm_from(self) -> Instant:
+        """Since when nothing has been wrong any more."""
+        return self.clock.at(self._calm_from)
 
     @property
     def healed(self) -> bool:
@@ -256,9 +269,14 @@ class World:
         self.on_gone()
 
     def bury(self) -> None:
-        """Close the frames of every process."""
+        """Close the frames of every process, and of what was outside when it came to no end."""
         for process in self.processes:
             process.bury()
+        for task in asyncio.all_tasks(self.outside):
+            task.cancel()
+        while self.outside.is_ready:
+            self.outside.run_pass()
+        self.outside.close()
         self.keeper.close()
 
     def _reach(self, point: str) -> None:
