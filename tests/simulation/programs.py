@@ -212,22 +212,31 @@ def may_be(node: Node, result: Any) -> bool:
             # A worker that stood still may be late with what was done in time, but not the other way round.
             return late or (result == f"{rest[0]}!" and far_side_ms(rest[0]) <= PATIENCE_MS)
         case "once":
-            return result in {f"{rest[0]}!", f"{rest[0]} unknown"}
+            return result in (f"{rest[0]}!", f"{rest[0]} unknown")
         case "equal":
             return result == [f"{rest[0]}!"] * rest[1]
         case "sleep":
             return result == "in time"
         case "draw":
-            return result[1] == f"{result[0]}!" and result[0].startswith(f"{rest[0]} ")
+            drawn = _are(result, 2) and isinstance(result[0], str)
+            return drawn and result[1] == f"{result[0]}!" and result[0].startswith(f"{rest[0]} ")
         case "first":
-            done = [may_be(branch, told[0]) for branch, told in zip(rest, result, strict=True) if told]
-            return bool(done) and all(done)
+            if not _are(result, len(rest)) or not any(result):
+                return False
+            return all(
+                told == [] or (_are(told, 1) and may_be(branch, told[0]))
+                for branch, told in zip(rest, result, strict=True)
+            )
         case "within":
-            return not result or may_be(rest[1], result[0])
+            return result == [] or (_are(result, 1) and may_be(rest[1], result[0]))
         case "beside":
             return isinstance(result, str) and len(result) == 32
         case _:
-            return all(may_be(branch, told) for branch, told in zip(rest, result, strict=True))
+            return _are(result, len(rest)) and all(map(may_be, rest, result))
+
+
+def _are(result: Any, count: int) -> bool:
+    return isinstance(result, list) and len(result) == count
 
 
 # Drawing ------------------------------------------------------------------------------------------------------------

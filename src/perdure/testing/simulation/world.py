@@ -198,7 +198,9 @@ class World:
         """Let time pass until something can happen."""
         moments = [(self.outside, Microseconds(0))]
         moments += [(p.loop, p.paused_until) for p in self.processes if p.state is not State.ENDED]
-        nearest: tuple[Microseconds, bool] | None = None
+        # Who stands still with something to do has no timer for that.
+        ends = [p.paused_until for p in self.processes if p.state is not State.ENDED and p.loop.is_ready]
+        nearest = min(((when, False) for when in ends), default=None)
         for loop, earliest in moments:
             found = loop.next_timer()
             if found is not None:
