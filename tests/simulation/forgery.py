@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 from perdure._model.status import Held, Status
 from perdure._values.exit_codec import is_success, retry_at
-from perdure.testing.simulation import invariants
-from perdure.testing.simulation.account import Account, Life
-from perdure.testing.simulation.case import Case, Fault
-from perdure.testing.simulation.director import ClientsSaw, Commission, Plan
-from perdure.testing.simulation.history import AttemptSeen, EntryWritten, ExecutionChange, ExecutionRow
-from perdure.testing.simulation.invariants import Check
-from perdure.testing.simulation.simulate import Simulation, run_case
+from perdure.testing._simulation import invariants
+from perdure.testing._simulation.account import Account, Life
+from perdure.testing._simulation.case import Case, Fault
+from perdure.testing._simulation.director import ClientsSaw, Commission, Plan
+from perdure.testing._simulation.history import AttemptSeen, EntryWritten, ExecutionChange, ExecutionRow
+from perdure.testing._simulation.invariants import Check
+from perdure.testing._simulation.simulate import Simulation, run_case
 
 from tests.simulation.programs import Node, program
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 
-from perdure.testing.simulation.account import Account
+from perdure.testing._simulation.account import Account
 
 from tests.simulation.programs import may_be
 

@@ -21,8 +21,8 @@ from perdure import (
     uuid4,
     workflow,
 )
-from perdure.testing.simulation.case import Case
-from perdure.testing.simulation.director import Commission, Plan
+from perdure.testing._simulation.case import Case
+from perdure.testing._simulation.director import Commission, Plan
 
 Node = list[Any]  # its kind, then what it needs
 

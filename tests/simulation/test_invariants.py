@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from perdure.testing.simulation.account import Account, account_of
-from perdure.testing.simulation.invariants import CHECKS, violations
+from perdure.testing._simulation.account import Account, account_of
+from perdure.testing._simulation.invariants import CHECKS, violations
 
 from tests.simulation.forgery import (
     FORGERIES,

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from perdure._failpoints import POINTS
-from perdure.testing.simulation.case import Case, Fault
-from perdure.testing.simulation.simulate import Simulation, cases_of, run_case, simulate_plans
+from perdure.testing._simulation.case import Case, Fault
+from perdure.testing._simulation.simulate import Simulation, cases_of, run_case, simulate_plans
 
 from tests.simulation.judge import judge
 from tests.simulation.programs import plan

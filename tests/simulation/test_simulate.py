@@ -7,7 +7,7 @@ import pytest
 
 from perdure import Status, TypedError, UsageError, Workflow, activity, idempotency_key, sleep, workflow
 from perdure.testing import SimulatedRun, SimulationFailed, simulate
-from perdure.testing.simulation.case import Case, Fault
+from perdure.testing._simulation.case import Case, Fault
 
 
 class Gateway:

@@ -12,14 +12,14 @@ from perdure._definitions import ambient
 from perdure._facade import WorkflowEngine
 from perdure._model.records import Worker
 from perdure.errors import StoreUnavailableError
-from perdure.testing.simulation.account import Account
-from perdure.testing.simulation.case import Case, Fault
-from perdure.testing.simulation.director import FINAL
-from perdure.testing.simulation.loop import Microseconds
-from perdure.testing.simulation.process import Process, ProcessGone, State
-from perdure.testing.simulation.simulate import Simulation, run_case
-from perdure.testing.simulation.store import Keeper
-from perdure.testing.simulation.world import MS, SECOND, Stuck, World
+from perdure.testing._simulation.account import Account
+from perdure.testing._simulation.case import Case, Fault
+from perdure.testing._simulation.director import FINAL
+from perdure.testing._simulation.loop import Microseconds
+from perdure.testing._simulation.process import Process, ProcessGone, State
+from perdure.testing._simulation.simulate import Simulation, run_case
+from perdure.testing._simulation.store import Keeper
+from perdure.testing._simulation.world import MS, SECOND, Stuck, World
 
 from tests.simulation.programs import Node, plan, program
 

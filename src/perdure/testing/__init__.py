@@ -6,6 +6,6 @@
 - `perdure.testing.conformance`: the suite for those who write a store.
 """
 
-from perdure.testing.simulation import Fault, SimulatedExecution, SimulatedRun, Simulation, SimulationFailed, simulate
+from perdure.testing._simulation import Fault, SimulatedExecution, SimulatedRun, Simulation, SimulationFailed, simulate
 
 __all__ = ["Fault", "SimulatedExecution", "SimulatedRun", "Simulation", "SimulationFailed", "simulate"]

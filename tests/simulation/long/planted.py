@@ -52,7 +52,7 @@ def main(plant: str, seeds: int) -> None:
     """Plant it, and look for it."""
     changes = PLANTS.get(plant, ())
     sys.meta_path.insert(0, _Finder(changes))
-    from perdure.testing.simulation.simulate import SimulationFailed, cases_of, simulate_plans
+    from perdure.testing._simulation.simulate import SimulationFailed, cases_of, simulate_plans
 
     from tests.simulation.judge import judge
     from tests.simulation.programs import plan

@@ -5,8 +5,8 @@ import random
 import pytest
 
 from perdure._failpoints import POINTS
-from perdure.testing.simulation.case import Fault
-from perdure.testing.simulation.simulate import cases_of, simulate_plans
+from perdure.testing._simulation.case import Fault
+from perdure.testing._simulation.simulate import cases_of, simulate_plans
 
 from tests.simulation.judge import judge
 from tests.simulation.programs import plan

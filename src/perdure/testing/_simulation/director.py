@@ -14,12 +14,12 @@ from perdure._definitions.workflow import Workflow
 from perdure._facade import WorkflowEngine
 from perdure._ids import new_execution_id
 from perdure.errors import StoreUnavailableError, UsageError
-from perdure.testing.simulation.case import Case, Fault
-from perdure.testing.simulation.process import Process, ProcessGone, Question, State
-from perdure.testing.simulation.world import MS, SECOND, Stuck, World
+from perdure.testing._simulation.case import Case, Fault
+from perdure.testing._simulation.process import Process, ProcessGone, Question, State
+from perdure.testing._simulation.world import MS, SECOND, Stuck, World
 
 if TYPE_CHECKING:
-    from perdure.testing.simulation.loop import Microseconds
+    from perdure.testing._simulation.loop import Microseconds
 
 FINAL: Final = frozenset({"SUCCEEDED", "FAILED", "INTERRUPTED"})
 

@@ -23,12 +23,12 @@ from perdure._definitions.registration import Registration
 from perdure._engine.attempts import Attempt
 from perdure._facade import EngineOptions
 from perdure._values.instant import Instant
+from perdure.testing._simulation.case import Case, Fault
+from perdure.testing._simulation.history import AttemptSeen, History
+from perdure.testing._simulation.loop import Microseconds, Round, SimulatedLoop
+from perdure.testing._simulation.process import Process, ProcessEnded, State
+from perdure.testing._simulation.store import Keeper, SimulatedClock
 from perdure.testing.clock import SOME_DAY
-from perdure.testing.simulation.case import Case, Fault
-from perdure.testing.simulation.history import AttemptSeen, History
-from perdure.testing.simulation.loop import Microseconds, Round, SimulatedLoop
-from perdure.testing.simulation.process import Process, ProcessEnded, State
-from perdure.testing.simulation.store import Keeper, SimulatedClock
 
 MS: Final[Microseconds] = 1_000
 SECOND: Final[Microseconds] = 1_000_000

@@ -12,10 +12,11 @@ from perdure._definitions.workflow import Workflow, WorkflowImplementation
 from perdure._model.records import Record
 from perdure._stores.sqlite.rows import COLUMNS, record
 from perdure.errors import UsageError
-from perdure.testing.simulation.account import Account, SimulatedExecution, SimulatedRun, account_of
-from perdure.testing.simulation.case import Case
-from perdure.testing.simulation.director import Commission, Director, Plan
-from perdure.testing.simulation.invariants import violations
+from perdure.testing._simulation.account import Account, account_of, told_of
+from perdure.testing._simulation.case import Case
+from perdure.testing._simulation.director import Commission, Director, Plan
+from perdure.testing._simulation.invariants import violations
+from perdure.testing._simulation.told import SimulatedRun
 
 logger = logging.getLogger("perdure.testing")
 
@@ -225,9 +226,8 @@ def _count(simulation: Simulation, director: Director) -> None:
 def _asked(check: Callable[[SimulatedRun], object] | None, account: Account) -> list[str]:
     if check is None:
         return []
-    run = SimulatedRun(case=str(account.case), executions=[SimulatedExecution(life) for life in account.lives.values()])
     try:
-        verdict = check(run)
+        verdict = check(told_of(account))
     except AssertionError as error:
         return [f"your check: {error or 'an assertion failed'}"]
     return ["your check gave False"] if verdict is False else []

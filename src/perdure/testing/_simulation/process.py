@@ -17,10 +17,10 @@ from perdure._definitions.registration import Registration
 from perdure._facade import EngineOptions, WorkflowEngine
 from perdure._model.clock import Clock
 from perdure.errors import StoreError
-from perdure.testing.simulation.engine import SimulatedEngine
-from perdure.testing.simulation.history import History, Witness
-from perdure.testing.simulation.loop import Microseconds, SimulatedLoop
-from perdure.testing.simulation.store import SimulatedStore
+from perdure.testing._simulation.engine import SimulatedEngine
+from perdure.testing._simulation.history import History, Witness
+from perdure.testing._simulation.loop import Microseconds, SimulatedLoop
+from perdure.testing._simulation.store import SimulatedStore
 
 Question = Callable[[WorkflowEngine], Coroutine[Any, Any, Any]]
 

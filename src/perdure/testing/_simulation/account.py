@@ -1,6 +1,6 @@
-"""The account of a run: all that is known of it when it is over, for checks of ours and of users."""
+"""The account of a run: all that is known of it when it is over."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,19 +9,16 @@ from typing import Any, NamedTuple, cast
 from perdure._definitions.registration import Registration
 from perdure._definitions.workflow import WorkflowImplementation
 from perdure._engine.standing import standing_of
-from perdure._engine.views import journal_entry
 from perdure._kernel.event import Origin
 from perdure._kernel.kernel import Kernel
-from perdure._model.info import JournalEntry
 from perdure._model.journal import Entry, Kind
 from perdure._model.records import Record
 from perdure._model.status import Held, Status
-from perdure._values.exit import Exit, Failure
-from perdure._values.exit_codec import decode_loosely
 from perdure._values.instant import Instant
-from perdure.testing.simulation.case import Case
-from perdure.testing.simulation.director import ClientsSaw
-from perdure.testing.simulation.history import AttemptSeen, EntryWritten, ExecutionChange, History, Tick
+from perdure.testing._simulation.case import Case
+from perdure.testing._simulation.director import ClientsSaw
+from perdure.testing._simulation.history import AttemptSeen, EntryWritten, ExecutionChange, History, Tick
+from perdure.testing._simulation.told import SimulatedExecution, SimulatedRun
 
 Step = tuple[str, int, int]  # name, occurrence, attempt
 
@@ -178,74 +175,14 @@ def _commits(entries: list[EntryWritten], history: History) -> list[tuple[Tick, 
     return commits
 
 
-class SimulatedExecution:
-    """One execution of a simulated run, as a user's check sees it.
-
-    Attributes:
-        execution_id: Its id.
-        workflow: The workflow's name.
-        key: Its idempotency key; None where its id is random.
-        status: SUCCEEDED, FAILED or INTERRUPTED; SUSPENDED, if it is held.
-        held: Why it will not move by itself; None: it is not held.
-    """
-
-    def __init__(self, life: Life) -> None:
-        """Made by `simulate`."""
-        self._life = life
-        record = life.record
-        self.execution_id = record.execution_id
-        self.workflow = record.workflow
-        self.key = record.key
-        self.status = record.status
-        self.held = record.held
-
-    @property
-    def exit(self) -> Exit[Any]:
-        """How it ended, with the types of its workflow; the cause, if it is held."""
-        encoded = self._life.record.exit
-        assert encoded is not None
-        if self.held is not None:
-            loose = decode_loosely(encoded)
-            assert isinstance(loose, Failure)
-            return loose
-        return self._life.implementation.codec.decode(encoded)
-
-    @property
-    def result(self) -> Any:
-        """Its value; raises what it failed with."""
-        return self.exit.unwrap()
-
-    @property
-    def journal(self) -> list[JournalEntry]:
-        """Its journal."""
-        return [journal_entry(entry) for entry in self._life.entries]
-
-    def attempts(self, activity: str) -> int:
-        """How often a process began to call that activity: more than once a step, where a worker has crashed."""
-        return sum(attempt.name == activity and not attempt.ended for attempt in self._life.attempts)
+def told_of(account: Account) -> SimulatedRun:
+    """What a user's check is told of a run."""
+    return SimulatedRun(case=str(account.case), executions=[_execution(life) for life in account.lives.values()])
 
 
-@dataclass(frozen=True, kw_only=True)
-class SimulatedRun:
-    """One run of `simulate`, for a check of one's own.
-
-    Attributes:
-        case: The line that repeats the run.
-        executions: Every execution of the run: what was started, and what that started.
-    """
-
-    case: str
-    executions: list[SimulatedExecution]
-
-    @property
-    def execution(self) -> SimulatedExecution:
-        """The one that was started first; where one was started, the one."""
-        return self.executions[0]
-
-    @property
-    def result(self) -> Any:
-        """The value of the execution that was started; raises what it failed with."""
-        return self.execution.result
+def _execution(life: Life) -> SimulatedExecution:
+    begun = Counter(attempt.name for attempt in life.attempts if not attempt.ended)
+    return SimulatedExecution(life.record, life.implementation.codec, life.entries, begun)
 
 
 def is_activity(entry: Entry | EntryWritten) -> bool:

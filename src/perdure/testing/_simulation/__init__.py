@@ -5,8 +5,8 @@ jumps, chance is seeded, threads are none, and processes are event loops that ca
 So a run of hours with a dozen crashes takes a tenth of a second, and a seed repeats it exactly.
 """
 
-from perdure.testing.simulation.account import SimulatedExecution, SimulatedRun
-from perdure.testing.simulation.case import Fault
-from perdure.testing.simulation.simulate import Simulation, SimulationFailed, simulate
+from perdure.testing._simulation.case import Fault
+from perdure.testing._simulation.simulate import Simulation, SimulationFailed, simulate
+from perdure.testing._simulation.told import SimulatedExecution, SimulatedRun
 
 __all__ = ["Fault", "SimulatedExecution", "SimulatedRun", "Simulation", "SimulationFailed", "simulate"]

@@ -20,8 +20,8 @@ from perdure._stores.sqlite.store import Lanes, SqliteStore
 from perdure._stores.sqlite.writer import Writer
 from perdure._values.instant import Instant
 from perdure.errors import StoreUnavailableError
-from perdure.testing.simulation.history import Witness
-from perdure.testing.simulation.loop import Microseconds, SimulatedLoop
+from perdure.testing._simulation.history import Witness
+from perdure.testing._simulation.loop import Microseconds, SimulatedLoop
 
 
 class Link(Protocol):

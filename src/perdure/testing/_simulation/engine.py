@@ -14,7 +14,7 @@ from perdure._engine.threads import Threads, Work
 from perdure._engine.watchdog import Watchdog
 from perdure._facade import EngineOptions, WorkflowEngine
 from perdure._model.store import Store
-from perdure.testing.simulation.loop import Microseconds, SimulatedLoop
+from perdure.testing._simulation.loop import Microseconds, SimulatedLoop
 
 
 class Pace(Protocol):

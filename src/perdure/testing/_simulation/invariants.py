@@ -11,9 +11,9 @@ from typing import Final
 from perdure._model.journal import Kind
 from perdure._model.status import Status, is_final, may_become
 from perdure._values.exit_codec import is_success, retry_at
-from perdure.testing.simulation.account import Account, Life, is_activity
-from perdure.testing.simulation.case import Fault
-from perdure.testing.simulation.history import ExecutionChange, ExecutionRow, Tick
+from perdure.testing._simulation.account import Account, Life, is_activity
+from perdure.testing._simulation.case import Fault
+from perdure.testing._simulation.history import ExecutionChange, ExecutionRow, Tick
 
 # What may cut an attempt off, so that it is made again.
 _CUTS: Final = frozenset({Fault.CRASH, Fault.USURP, Fault.CLOSE})
