@@ -522,6 +522,27 @@ def test_a_generator_that_outlives_its_body_acts_on_nothing(is_quiet: Callable[[
     assert trace == ["closed"]
 
 
+@pytest.mark.parametrize("is_ended", [True, False])
+def test_a_call_that_outlives_its_body_cannot_be_awaited_elsewhere(is_ended: bool) -> None:
+    """R6: nobody is left who could answer it, so to wait for it would be to wait for ever."""
+
+    async def body() -> None:
+        _held.append(fetch(2))
+        await fetch(1)
+
+    play = Play(body)
+    if is_ended:
+        play.answer("fetch", 0)
+        assert play.ended
+    play.close()
+
+    async def elsewhere() -> None:
+        await _held.pop()
+
+    with pytest.raises(RuntimeError, match=r"'fetch'.*outside the body"):
+        asyncio.run(elsewhere())
+
+
 # Which kernels ------------------------------------------------------------------------------------------
 
 

@@ -1,17 +1,20 @@
 """Replaying a journal up to any commit gives what the live run gave (DESIGN 7, promise 5)."""
 
 import asyncio
-from collections.abc import Callable
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perdure._kernel import frames
+from perdure.errors import WorkflowIOError
 
 from tests.kernel.driver import Play, close_all
 from tests.kernel.program import PROGRAMS, Node, Player
-from tests.kernel.steps import fetch
+from tests.kernel.steps import fetch, spin
 
 CHOICES = st.lists(st.integers(0, 999), max_size=25)
 
@@ -124,3 +127,37 @@ def test_steps_may_be_moved_and_inserted_and_nothing_recorded_runs_again(
         assert again.again().result() == again.result()
     finally:
         close_all()
+
+
+async def _three_pages() -> AsyncIterator[int]:
+    for number in range(3):
+        yield number
+
+
+async def _reads_pages() -> int:
+    return sum([await fetch(number) async for number in _three_pages()])
+
+
+async def _spins_at_the_end() -> None:
+    await fetch(0)
+    await spin()
+
+
+@pytest.mark.parametrize("body", [_reads_pages, _spins_at_the_end])
+def test_a_replay_leaves_the_outer_loop_and_its_hooks_as_they_were(
+    body: Callable[[], Coroutine[Any, Any, Any]],
+) -> None:
+    """Its turns follow each other on the body's loop, which is left once behind the last: also when that has trouble."""
+
+    async def main() -> None:
+        before = asyncio.get_running_loop(), sys.get_asyncgen_hooks()
+        play = Play(body, budget=1_000)
+        while play.calls:
+            play.answer("fetch", 1)
+        again = play.again()
+        assert (asyncio.get_running_loop(), sys.get_asyncgen_hooks()) == before
+        assert again.standing() == play.standing()
+        with pytest.raises(WorkflowIOError, match="turn"):
+            again.kernel._loop.call_soon(print)
+
+    asyncio.run(main())

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, Union, get_args, get_origin
 
 from perdure._definitions.signature import NOTHING, Parameter
 from perdure._values.schema import Schema
-from perdure._values.struct import StructSchema, field_values
+from perdure._values.struct import StructSchema
 from perdure.errors import DefinitionError, PayloadError
 
 # What nobody can change, so that it need not be copied for whoever is given it.
@@ -43,14 +43,19 @@ class Arguments:
         owner: Whose they are, as errors say it.
     """
 
-    __slots__ = ("_changing", "_names", "_places", "_readers", "_struct", "_writers", "count", "owner", "parameters")
+    __slots__ = ("_names", "_places", "_readers", "_struct", "_unchanging", "_writers", "count", "owner", "parameters")
 
     def __init__(self, parameters: tuple[Parameter, ...], owner: str) -> None:
         self.parameters: Final = parameters
         self.owner: Final = owner
         self.count: Final = len(parameters)
         self._struct: StructSchema | None = None
-        self._changing: Final = tuple(_may_change(parameter.annotation) for parameter in parameters)
+        # Where those stand whose values nobody can change.
+        self._unchanging: Final = tuple(
+            (place, parameter.name)
+            for place, parameter in enumerate(parameters)
+            if not _may_change(parameter.annotation)
+        )
         self._names: Final = frozenset(parameter.name for parameter in parameters if not parameter.by_place)
         # How many can be given by position.
         self._places: Final = sum(not parameter.by_name for parameter in parameters)
@@ -147,15 +152,15 @@ class Arguments:
         Raises:
             PayloadError: A value does not come back from its bytes.
         """
-        if True not in self._changing:
+        if len(self._unchanging) == self.count:
             return values
         if self.count == 1:
             _, member, _ = self._writers[0]
             return (self._readers[0](raw[len(member) : -1]),)
-        read = field_values(self.struct.decode(raw)).values()
-        return tuple(
-            new if changing else value for new, value, changing in zip(read, values, self._changing, strict=True)
-        )
+        read = self.struct.read(raw)
+        for place, name in self._unchanging:
+            read[name] = values[place]
+        return tuple(read.values())
 
     def _named(self, refused: PayloadError, place: int) -> PayloadError:
         """Say which argument it was: its schema does not know its name."""

@@ -14,7 +14,7 @@ from typing_extensions import is_typeddict
 from perdure._definitions.arguments import Arguments
 from perdure._definitions.signature import Parameter
 from perdure._values.schema import Schema
-from perdure._values.struct import Fields, StructSchema, field_values
+from perdure._values.struct import Fields, StructSchema
 from perdure.errors import PayloadError
 
 # What errors call it.
@@ -111,8 +111,7 @@ class ParameterPayload:
 
     def decode(self, raw: bytes) -> Arranged:
         """Read all arguments; one that came into the signature since then has its default."""
-        fields = self._arguments.struct.decode(raw)
-        return self._arguments.spread(tuple(field_values(fields).values()))
+        return self._arguments.spread(tuple(self._arguments.struct.read(raw).values()))
 
     def differing_fields(self, recorded: bytes, asked: bytes) -> tuple[str, ...]:
         """Compare argument by argument."""

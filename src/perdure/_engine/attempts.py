@@ -138,7 +138,7 @@ class Attempt:
         # A copy of that copy, or the next attempt would see what this one sets.
         context = self.call.context.copy()
         self._task = asyncio.get_running_loop().create_task(
-            self._perform(), name=f"activity {self.name!r} of {self._owner.workflow}", context=context
+            self._perform(), name=f"activity {self.call.name!r} of {self._owner.workflow}", context=context
         )
 
     @property
@@ -183,10 +183,7 @@ class Attempt:
             event = self._event(self.call.activity.codec.encode_failure(Cause.die(error)))
         finally:
             self._give_place()
-            if self._alarm is not None:
-                self._alarm.cancel()
-            if self._abandon_alarm is not None:
-                self._abandon_alarm.cancel()
+            self._cancel_alarms()
         self._end(event)
 
     async def _take_place(self) -> None:
@@ -194,7 +191,9 @@ class Attempt:
 
         Before its timeout runs: a function that waits behind others has done nothing wrong.
         """
-        await self._shop.slots.take()
+        slots = self._shop.slots
+        if not slots.try_take():
+            await slots.queue_up()
         self._placed = True
         if not self.call.activity.is_async:
             try:
@@ -215,30 +214,44 @@ class Attempt:
                 value = await self._on_thread(activity)
                 if inspect.isawaitable(value):  # `execute=lambda: gateway.charge(order)`
                     value = await value
+            self._shop.threads.end_a_stray_child(None)
             _failpoints.reach("effect.after")
         except asyncio.CancelledError as error:
             if self._timed_out:
                 return self._failed(self._timeout_error())
+            if self.on_thread:
+                raise
             # Nobody outside has cancelled it, so it was the function itself (R13).
             return None if self.cut_off else self._failed(error)
         except BaseException as raised:  # noqa: BLE001 - this is the attempt; SystemExit in it is a defect of it (R9)
-            error = self._timeout_error() if self._timed_out else raised
-            return None if self.cut_off else self._failed(error)
+            self._shop.threads.end_a_stray_child(raised)
+            # Under no other name: the error's traceback holds this frame, and the frame would hold the error.
+            return None if self.cut_off else self._failed(self._timeout_error() if self._timed_out else raised)
         return self._failed(self._timeout_error()) if self._timed_out else self._succeeded(activity, value)
 
     async def _on_thread(self, activity: Activity[..., Any]) -> Any:
         call = self.call
-        self._work = self._shop.threads.submit(lambda: activity.function(*call.args, **call.kwargs), copy_context())
+        work = self._shop.threads.submit(lambda: activity.function(*call.args, **call.kwargs), copy_context())
+        self._work = work
         try:
-            return await self._work.future
+            value = await work.future
         except asyncio.CancelledError:
+            if not (self.cut_off or self._timed_out) and work.begun and not work.over:
+                # Neither the host nor a timeout, but whoever cancels all tasks of the loop. The function goes on, and
+                # as long as it does it is this process's: the attempt is not over (R12).
+                raise
             self._leave_thread()
-            raise
-        finally:
-            self._work = None
-            # Its own or, if that was abandoned, a new one in its place. What the function returned may be awaited for
-            # long, on the loop.
             self._give_thread()
+            raise
+        except BaseException:
+            self._leave_thread()
+            self._give_thread()
+            raise
+        self._work = None
+        # Its own or, if that was abandoned, a new one in its place. What the function returned may be awaited for long,
+        # on the loop.
+        self._give_thread()
+        return value
 
     def _leave_thread(self) -> None:
         if self._work is not None and not self._work.over and self._shop.threads.abandon(self._work):
@@ -251,6 +264,9 @@ class Attempt:
     def _end(self, event: Event | None) -> None:
         if not self.over:
             self.over = True
+            # Its context holds the attempt for the user's code, and the task its context: a ring, and what every step
+            # leaves would wait for the collector. A task that was abandoned goes on without it.
+            self._task = None
             if self._unwritten and self._last_details is not None:
                 self._shop.note_heartbeat(self, self._last_details)
             self._owner.attempt_ended(self, event)
@@ -259,15 +275,16 @@ class Attempt:
 
     def _arm_timeout(self, activity: Activity[..., Any]) -> None:
         """End it after its own timeout, or when all attempts together have used up theirs (R11)."""
+        if activity.timeout_ms is None and activity.total_timeout_ms is None:
+            return
         now = self._shop.clock.now()
         limits: list[tuple[int, int]] = []
         if activity.timeout_ms is not None:
             limits.append((activity.timeout_ms, activity.timeout_ms))
         if activity.total_timeout_ms is not None:
             limits.append((self.call.asked_at + activity.total_timeout_ms - now, activity.total_timeout_ms))
-        if limits:
-            left, self._allowed_ms = min(limits)
-            self._alarm = self._shop.clock.call_at(now + left, self._expire)
+        left, self._allowed_ms = min(limits)
+        self._alarm = self._shop.clock.call_at(now + left, self._expire)
 
     def _expire(self) -> None:
         assert self._task is not None
@@ -281,6 +298,13 @@ class Attempt:
             self.name, self._owner.workflow, self._owner.execution_id, describe_ms(CLEAN_UP_MS),
         )  # fmt: skip
         self._end(self._failed(self._timeout_error()))
+
+    def _cancel_alarms(self) -> None:
+        for alarm in (self._alarm, self._abandon_alarm):
+            if alarm is not None:
+                alarm.cancel()
+        # Cancelled, they still hold the context that they were set in, and with it the attempt.
+        self._alarm = self._abandon_alarm = None
 
     def _timeout_error(self) -> ActivityTimeout:
         return ActivityTimeout(

@@ -11,7 +11,7 @@ the journal first, and running attempts find their calls again by what was asked
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from perdure import _failpoints
@@ -247,7 +247,7 @@ class Runner:
         self._began = True
         self.kernel = kernel = self._new_kernel(unborn=unborn, entries=entries)
         kernel.begin(self._make_body, entries)
-        self.size = len(self.payload) + sum(len(entry.input) + len(entry.exit) + 100 for entry in entries)
+        self.size = len(self.payload) + _size_of(entries)
         kernel.take_withdrawn()
         kernel.take_asked()
         self._delayed = [call for call in kernel.activities() if isinstance(call, ActivityCall)]
@@ -309,17 +309,15 @@ class Runner:
         """Turn what the kernel has come to into one commit, and remember what that commit will allow."""
         kernel = self.kernel
         assert kernel is not None
-        self._sort_calls(kernel)
-        self._withdrawn += kernel.take_withdrawn()
         keeper = self._keeper
-        commit = self._commit_of(
-            standing_of(kernel, self.implementation, now=keeper.clock.now(), payload_limit=keeper.payload_limit)
-        )
+        now = keeper.clock.now()
+        self._sort_calls(kernel, now)
+        self._withdrawn += kernel.take_withdrawn()
+        commit = self._commit_of(standing_of(kernel, self.implementation, now=now, payload_limit=keeper.payload_limit))
         commit.start = start
         commit.entries, commit.starts = kernel.take_written()
         if commit.entries:
-            for entry in commit.entries:
-                self.size += len(entry.input) + len(entry.exit) + 100
+            self.size += _size_of(commit.entries)
             commit.calm, self._crashes = self._crashes > 0, 0
         if commit.status is Status.RUNNING and start is None and not commit.entries and not commit.starts:
             self._give_out()
@@ -330,15 +328,18 @@ class Runner:
         self._commit = commit
         self._keeper.committer.submit(commit, self._answered, self._refused)
 
-    def _sort_calls(self, kernel: Kernel) -> None:
+    def _sort_calls(self, kernel: Kernel, now: Instant) -> None:
         """Which calls begin with this commit, and which attempts are due later."""
-        calls, self._delayed = self._delayed, []
-        now = self._keeper.clock.now()
+        calls: list[ActivityCall] = []
+        if self._delayed:
+            calls, self._delayed = self._delayed, calls
         while kernel.trouble is None and not kernel.ended:
-            # Each once: after a replay a call stands in `_delayed`, and is asked for again when its failure is fed.
-            asked = dict.fromkeys([*calls, *kernel.take_asked()])
-            calls = [call for call in asked if isinstance(call, ActivityCall) and kernel.steps.waits(call)]
-            unknown = [call for call in calls if self._is_unknown(kernel, call, now)]
+            asked = kernel.take_asked()
+            if calls:
+                # Each once: after a replay a call stands in `_delayed`, and is asked for again when its failure is fed.
+                asked = list(dict.fromkeys([*filter(kernel.steps.waits, calls), *asked]))
+            calls = [call for call in asked if isinstance(call, ActivityCall)]
+            unknown = [call for call in calls if call.activity.at_most_once and self._is_unknown(kernel, call, now)]
             if not unknown:
                 self._part(kernel, calls, now)
                 return
@@ -348,7 +349,7 @@ class Runner:
 
     def _is_unknown(self, kernel: Kernel, call: ActivityCall, now: Instant) -> bool:
         """Whether an at-most-once attempt that is due was noted as begun in another life (R50)."""
-        return call.activity.at_most_once and self._may_begin(call, now) and kernel.begun(call)
+        return self._may_begin(call, now) and kernel.begun(call)
 
     def _may_begin(self, call: ActivityCall, now: Instant) -> bool:
         due = call.due_at is None or call.due_at <= now
@@ -396,7 +397,7 @@ class Runner:
             self.born.set_result(answer.verdict)
         if commit.calm and answer.verdict in {Verdict.GRANTED, Verdict.STAYS}:
             self._keeper.calmed(self)
-        if answer.verdict not in {Verdict.LOST, Verdict.JOINED}:
+        if commit.starts and answer.verdict not in {Verdict.LOST, Verdict.JOINED}:
             # Not only when it rests: its body may run for hours beside what it has started.
             for start in commit.starts:
                 self._keeper.stored(start)
@@ -406,7 +407,7 @@ class Runner:
             case Verdict.STAYS if commit.held is not None:
                 # It is held all the same; its mail waits for whoever resumes it. What had to be written is.
                 commit.seen = self.seen = max(self.seen, answer.wakes)
-                commit.entries, commit.starts = [], []
+                commit.entries = commit.starts = ()
                 self._submit(commit)
             case Verdict.STAYS:
                 # Mail has come that this turn had not seen. The kernel is rebuilt nowhere: it still
@@ -475,10 +476,13 @@ class Runner:
         if self.running.get(place) is attempt:
             del self.running[place]
         if event is not None and not self.gone:
-            wanted = not attempt.cut_off and not any(_same_step(call, attempt.call) for call in self._withdrawn)
-            self.arrive(event if wanted else event._replace(cut_off=True))
+            self.arrive(event._replace(cut_off=True) if attempt.cut_off or self._withdraws(attempt.call) else event)
         elif self._commit is None and not self.gone:
             self._keeper.resting(self)
+
+    def _withdraws(self, asked: Call) -> bool:
+        """Whether the attempt of a call is to be cut as soon as the commit on its way is durable."""
+        return bool(self._withdrawn) and any(_same_step(call, asked) for call in self._withdrawn)
 
     # Endings -------------------------------------------------------------------------------------
 
@@ -525,6 +529,14 @@ def not_known_to_be_written(execution_id: ExecutionId, workflow: str) -> StoreUn
         f"The engine was closed before its store said whether execution {execution_id} of {workflow!r} is stored. "
         "Start it again under the same id or key: it joins if it is."
     )
+
+
+def _size_of(entries: Sequence[Entry]) -> int:
+    """Roughly how many bytes a replay reads for these entries."""
+    size = 0
+    for entry in entries:
+        size += len(entry.input) + len(entry.exit) + 100
+    return size
 
 
 def _same_step(one: Call, other: Call) -> bool:

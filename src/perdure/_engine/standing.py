@@ -34,6 +34,9 @@ class Standing(NamedTuple):
     waits: bytes | None = None
 
 
+_RUNNING = Standing(Status.RUNNING)
+
+
 def standing_of(
     kernel: Kernel, implementation: WorkflowImplementation[..., Any], *, now: Instant, payload_limit: int
 ) -> Standing:
@@ -45,7 +48,7 @@ def standing_of(
         return _ended(kernel, implementation, payload_limit)
     if not kernel.steps.waiting:
         return standing_held(codec, Held.DEADLOCK, Defect("Deadlock", _deadlock(implementation.name)))
-    return Standing(Status.RUNNING) if _in_hand(kernel, now) else _suspended(kernel)
+    return _RUNNING if _in_hand(kernel, now) else _suspended(kernel)
 
 
 def standing_held(codec: ExitCodec[Any], held: Held, error: BaseException) -> Standing:
@@ -90,13 +93,16 @@ def _suspended(kernel: Kernel) -> Standing:
 
 def _ended(kernel: Kernel, implementation: WorkflowImplementation[..., Any], payload_limit: int) -> Standing:
     codec = implementation.codec
+    failure = kernel.failure()
+    if isinstance(failure, asyncio.CancelledError):
+        # Nobody has interrupted it, so the body itself has let a cancellation out (R32).
+        return _failed(implementation, Cause.die(Defect("CancelledError", _cancelled(implementation.name))))
+    if failure is not None:
+        return _failed(implementation, codec.cause_of(failure))
     try:
         encoded, _ = codec.success(kernel.result())
         _check_size(encoded, payload_limit, implementation.name)
-    except asyncio.CancelledError:
-        # Nobody has interrupted it, so the body itself has let a cancellation out (R32).
-        return _failed(implementation, Cause.die(Defect("CancelledError", _cancelled(implementation.name))))
-    except BaseException as error:  # noqa: BLE001 - this is the body's end; SystemExit in it is a defect of it (R9)
+    except BaseException as error:  # noqa: BLE001 - this is the body's end; what a type's own code raises is a defect (R9)
         return _failed(implementation, codec.cause_of(error))
     return Standing(Status.SUCCEEDED, exit=encoded)
 

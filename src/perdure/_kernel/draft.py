@@ -81,8 +81,12 @@ class Draft:
                 self._starts.pop()
             self.seq -= 1
 
-    def take(self) -> tuple[list[Entry], list[Start]]:
+    def take(self) -> tuple[Sequence[Entry], Sequence[Start]]:
         """What is drafted; it is on its way from now on."""
-        written = self._entries, self._starts
-        self._entries, self._starts = [], []
-        return written
+        entries: Sequence[Entry] = ()
+        starts: Sequence[Start] = ()
+        if self._entries:
+            entries, self._entries = self._entries, []
+        if self._starts:
+            starts, self._starts = self._starts, []
+        return entries, starts

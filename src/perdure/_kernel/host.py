@@ -6,10 +6,9 @@ outside; the host is what the body sees of that, and it is the clock of the body
 
 import asyncio
 import itertools
-from collections.abc import Hashable
 from contextvars import Context
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 from perdure._definitions import ambient
 from perdure._definitions.clock import IN_MEMORY_THRESHOLD_MS, TimerCall
@@ -24,7 +23,9 @@ from perdure._values.instant import Instant
 
 # Kernels of this process, counted round: past 2**63 Python folds the upper bits of a hash into the lower ones, and the
 # sets of a worker that has run eight million executions would have another order.
-_serials = itertools.cycle(range(1, 1 << 20))
+# Not by `itertools.cycle`, which keeps every number that it has given: 40 bytes for every kernel of this process.
+_serials = itertools.count()
+_SERIALS = (1 << 20) - 1
 
 
 class LoopTimer(TimerCall):
@@ -43,20 +44,21 @@ class BodyHost:
         "asked", "due", "loop", "main", "put_away", "replaying", "withdrawn",
     )  # fmt: skip
 
-    loop: KernelLoop
+    # None: the body has been put away.
+    loop: KernelLoop | None
 
     def __init__(self, origin: Origin, draft: Draft, steps: Steps) -> None:
         self._origin = origin
         self._draft = draft
         self._steps = steps
-        self._number = next(_serials) << SERIAL_SHIFT
-        self._counts: dict[Hashable, int] = {}
+        self._number = (next(_serials) % _SERIALS + 1) << SERIAL_SHIFT
+        self._counts: dict[tuple[str, str], int] = {}
         self._equals: dict[int, int] = {}
         self._patches: dict[str, bool] = {}
         # How many draws there were in the turn that followed the entry with this seq.
         self._draws, self._draws_at = 0, 0
-        # The kernel's to change: whether the journal is being fed again, the body's task, and whether
-        # its frames are being closed or have been.
+        # The kernel's to change: whether the journal is being fed again, the body's task until it is put away, and
+        # whether its frames are being closed or have been.
         self.replaying = True
         self.main: KernelTask | None = None
         self.put_away = False
@@ -112,9 +114,11 @@ class BodyHost:
         self._number += 1
         return self._number
 
-    def occurrence(self, kind: Kind, name: str, /) -> int:
+    def occurrence(self, kind: Kind | Literal["draw"], name: str, /) -> int:
         """Take the next occurrence of this name."""
-        return self._count((kind, name))
+        counts, place = self._counts, (kind, name)
+        count = counts[place] = counts.get(place, 0) + 1
+        return count
 
     def occurrences(self, kind: Kind, name: str, /) -> int:
         """How many have been taken so far."""
@@ -127,17 +131,13 @@ class BodyHost:
         count = self._equals[place] = self._equals.get(place, 0) + 1
         return count
 
-    def _count(self, what: Hashable) -> int:
-        count = self._counts[what] = self._counts.get(what, 0) + 1
-        return count
-
     # Chance, versions, starts --------------------------------------------------------------------
 
     def random(self, name: str | None = None, /) -> Random:
         """A generator seeded from (seed, seq of the last fed entry, n-th draw), or (seed, name, n) (R39)."""
         seed = self._origin.seed.hex()
         if name is not None:
-            return Random(f"{seed}/{name}/{self._count(('draw', name))}")
+            return Random(f"{seed}/{name}/{self.occurrence('draw', name)}")
         if self._draws_at != self._draft.fed_seq:
             self._draws, self._draws_at = 0, self._draft.fed_seq
         self._draws += 1
@@ -163,7 +163,10 @@ class BodyHost:
 
     def ask(self, call: Call, /) -> asyncio.Future[Any]:
         """Ask for a step."""
-        future = self.loop.create_future()
+        loop = self.loop
+        if loop is None:
+            return self._never(call)
+        future = loop.create_future()
         if self.closed:
             return future
         call.future = future
@@ -185,6 +188,23 @@ class BodyHost:
         self._steps.drop(call)
         if call.kind is Kind.ACTIVITY and not self.put_away:
             self.withdrawn.append(call)
+
+    def let_go(self) -> None:
+        """The body has been put away: nobody is told anything any more.
+
+        Kept, the loop and the task would hold this host in a ring, and all that an execution leaves in memory would wait
+        for the collector.
+        """
+        self.loop = self.main = None
+        self.asked.clear()
+        self.due.clear()
+
+    def _never(self, call: Call) -> asyncio.Future[Any]:
+        """What a call of a body that was put away waits for: what the collector closes later gets no answer either."""
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, KernelLoop) and loop.timers is self:
+            return loop.create_future()
+        raise RuntimeError(f"{call!r} is awaited outside the body that made it, which is in memory no more.")
 
     def take_kept(self, call: Call) -> None:
         """Let a call have the first kept entry that answers it, as an event of its own."""

@@ -10,6 +10,7 @@ the body asks for lies there for the engine, which acts on it only when the comm
 kernel may run ahead of durability by one commit; its effects never.
 """
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable, Coroutine, Sequence
@@ -22,7 +23,7 @@ from perdure._kernel.divergence import divergence_error
 from perdure._kernel.draft import Draft
 from perdure._kernel.event import Event, Origin, Trouble
 from perdure._kernel.host import BodyHost, LoopTimer
-from perdure._kernel.loop import KernelFuture, KernelLoop, Spinning
+from perdure._kernel.loop import KernelFuture, KernelLoop, KernelTask, Spinning
 from perdure._kernel.matching import Steps
 from perdure._model.journal import MARKERS, Entry, Kind
 from perdure._model.records import Start
@@ -44,7 +45,7 @@ MakeBody = Callable[[], Coroutine[Any, Any, Any]]
 class Kernel:
     """One execution in memory."""
 
-    __slots__ = ("_budget", "_draft", "_host", "_loop", "_origin", "steps", "trouble")
+    __slots__ = ("_budget", "_draft", "_host", "_loop", "_main", "_origin", "steps", "trouble")
 
     def __init__(self, origin: Origin, history: Sequence[Entry] = (), budget: int = TURN_BUDGET) -> None:
         self._origin = origin
@@ -53,6 +54,8 @@ class Kernel:
         self.steps = Steps()
         self._host = BodyHost(origin, self._draft, self.steps)
         self._loop = self._host.loop = KernelLoop(self._host, budget)
+        # The body's task; None before the body has begun.
+        self._main: KernelTask | None = None
         # Not None: it will not go on; the engine holds the execution and closes the kernel.
         self.trouble: Trouble | None = None
 
@@ -69,11 +72,12 @@ class Kernel:
             self.trouble = Trouble(Held.UNREADABLE, error)
             return
         with self._loop.scheduling():
-            self._host.main = self._loop.create_task(coroutine, context=context)
+            self._main = self._host.main = self._loop.create_task(coroutine, context=context)
         self._settle()
-        for entry in history:
-            if entry.kind not in MARKERS and self.trouble is None and not self._host.put_away:
-                self._feed(entry, self.steps.taker(entry))
+        with self._loop.running():
+            for entry in history:
+                if entry.kind not in MARKERS and self.trouble is None and not self._host.put_away:
+                    self._feed(entry, self.steps.taker(entry))
         self._host.replaying = False
         self._come_to_rest()
         if self.steps.kept and self.trouble is None:
@@ -117,7 +121,7 @@ class Kernel:
 
     def _settle(self) -> None:
         """Run until nothing is ready, then give kept results to the calls that took them, one by one."""
-        due, main = self._host.due, self._host.main
+        due, main = self._host.due, self._main
         try:
             self._loop.run()
             while due and self.trouble is None:
@@ -196,21 +200,25 @@ class Kernel:
         if isinstance(result, Success):
             self._resolve(call, result.value)
             return
-        self.steps.drop(call)
-        assert call.future is not None
+        future = self._dropped(call)
         with self._loop.scheduling():
-            call.future.set_exception(result.cause.to_exception())
+            future.set_exception(result.cause.to_exception())
 
     def _resolve(self, call: Call, value: Any) -> None:
-        self.steps.drop(call)
-        future = call.future
-        assert isinstance(future, KernelFuture)
-        # The call knows its future; back again would be a cycle, and a step's garbage the collector's work.
-        future.call = None
+        future = self._dropped(call)
         # As `scheduling`, without its frames: every step of every execution comes through here.
         self._loop.turning = True
         future.set_result(value)
         self._loop.turning = False
+
+    def _dropped(self, call: Call) -> KernelFuture:
+        """The future of a call that waits no more."""
+        self.steps.drop(call)
+        future = call.future
+        assert isinstance(future, KernelFuture)
+        # The call knows its future; back again would be a ring, and what a step leaves the collector's work.
+        future.call = None
+        return future
 
     # Endings -------------------------------------------------------------------------------------
 
@@ -232,20 +240,27 @@ class Kernel:
     def _put_away(self) -> None:
         self._loop.close_frames(f"{self._origin.workflow} {self._origin.execution_id}")
         self.steps.clear()
-        self._host.due.clear()
-        self._host.asked.clear()
+        self._host.let_go()
 
     # What the engine reads and notes ---------------------------------------------------------------
 
     @property
     def ended(self) -> bool:
         """Whether the body has returned or raised."""
-        return self._host.main is not None and self._host.main.done()
+        return self._main is not None and self._main.done()
+
+    def failure(self) -> BaseException | None:
+        """What the body raised; None, if it has returned.
+
+        Not raised here: its traceback would get frames that hold this kernel, and the kernel holds the error.
+        """
+        assert self._main is not None
+        return asyncio.CancelledError() if self._main.cancelled() else self._main.exception()
 
     def result(self) -> Any:
         """What the body returned; raises what it raised."""
-        assert self._host.main is not None
-        return self._host.main.result()
+        assert self._main is not None
+        return self._main.result()
 
     def now(self) -> Instant:
         """The time of the last fed entry (R38)."""
@@ -256,17 +271,23 @@ class Kernel:
         """The last seq of the journal, recorded or drafted."""
         return self._draft.seq
 
-    def take_asked(self) -> list[Call]:
+    def take_asked(self) -> Sequence[Call]:
         """Calls whose (next) attempt is to be given out: new since this was last asked, and still wanted."""
-        asked, self._host.asked = self._host.asked, []
+        asked = self._host.asked
+        if not asked:
+            return ()
+        self._host.asked = []
         return [call for call in asked if self.steps.waits(call)]
 
-    def take_withdrawn(self) -> list[Call]:
+    def take_withdrawn(self) -> Sequence[Call]:
         """Calls that the body does not want any more; their running attempts are cancelled."""
-        withdrawn, self._host.withdrawn = self._host.withdrawn, []
+        withdrawn = self._host.withdrawn
+        if not withdrawn:
+            return ()
+        self._host.withdrawn = []
         return withdrawn
 
-    def take_written(self) -> tuple[list[Entry], list[Start]]:
+    def take_written(self) -> tuple[Sequence[Entry], Sequence[Start]]:
         """What the turns since the last call want to have written."""
         return self._draft.take()
 

@@ -1,6 +1,6 @@
 """What passes through the store's port: starts, commits and their answers, and what is read back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -56,7 +56,7 @@ class Commit:
     # RUNNING keeps it; PENDING gives it back; SUSPENDED parks or, with `held`, holds it; else it ends.
     status: Status
     start: Start | None = None
-    entries: list[Entry] = field(default_factory=list[Entry])
+    entries: Sequence[Entry] = ()
     # The exit when it ends; the cause when it is held.
     exit: bytes | None = None
     held: Held | None = None
@@ -65,7 +65,7 @@ class Commit:
     # What it waits for, as JSON, for those who look (R33). Written with a suspension.
     waits: bytes | None = None
     # Executions that its body started, detached (R42); they are born PENDING.
-    starts: list[Start] = field(default_factory=list[Start])
+    starts: Sequence[Start] = ()
     # Whether the crashes counted against it are forgiven: it has got on since its claim (R41).
     calm: bool = False
 

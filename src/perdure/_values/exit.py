@@ -54,7 +54,12 @@ class Failure:
         Raises:
             BaseException: What the cause stands for.
         """
-        raise self.cause.to_exception()
+        error = self.cause.to_exception()
+        try:
+            raise error
+        finally:
+            # The traceback holds this frame: with these names in it, frame and error would hold each other.
+            del self, error
 
 
 # A union has no base class on purpose: with one, both checkers lose the exhaustive match.

@@ -143,7 +143,15 @@ class StructSchema(Schema[Fields]):
         Raises:
             PayloadError: They are no JSON, or a field is missing, unknown or not of its type.
         """
-        return self._view(cast("Any", super().decode(raw)))
+        return Fields(self.read(raw))
+
+    def read(self, raw: bytes) -> dict[str, Any]:
+        """Read a struct from JSON bytes as a dict of its own, in the order of its fields.
+
+        Raises:
+            PayloadError: They are no JSON, or a field is missing, unknown or not of its type.
+        """
+        return self._completed(cast("Any", super().decode(raw)))
 
     def validate(self, value: object) -> Fields:
         """Make a value one of this struct.
@@ -151,7 +159,7 @@ class StructSchema(Schema[Fields]):
         Raises:
             PayloadError: A field is missing, unknown or not of its type.
         """
-        return self._view(cast("Any", super().validate(self._complete(value))))
+        return Fields(self._completed(cast("Any", super().validate(self._complete(value)))))
 
     def _complete(self, value: object) -> dict[str, Any]:
         """Take the fields out of what was given, in their order, defaults filled in."""
@@ -175,8 +183,8 @@ class StructSchema(Schema[Fields]):
         said += [f"{name}: is no field here; there are: {', '.join(self._names) or 'none'}" for name in unknown]
         return self._error("; ".join(said), (*missing, *map(str, unknown)))
 
-    def _view(self, values: dict[str, Any]) -> Fields:
-        if len(values) != len(self._names):
-            # Recorded before the field existed. A copy, or a body that changes its list would change every later one.
-            values = {name: values[name] if name in values else deepcopy(self._defaults[name]) for name in self._names}
-        return Fields(values)
+    def _completed(self, values: dict[str, Any]) -> dict[str, Any]:
+        if len(values) == len(self._names):
+            return values
+        # Recorded before the field existed. A copy, or a body that changes its list would change every later one.
+        return {name: values[name] if name in values else deepcopy(self._defaults[name]) for name in self._names}

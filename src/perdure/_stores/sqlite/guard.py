@@ -66,7 +66,8 @@ def remove(inode: Inode) -> None:
 def _hook(event: str, arguments: tuple[object, ...]) -> None:
     # At "sqlite3.connect", before the file is opened. "sqlite3.connect/handle" would be too late:
     # the connection is there, and refusing it closes it, which is the very harm.
-    if _open and event == "sqlite3.connect" and _inode_of(arguments[0]) in _open:
+    # Python calls this for every event there is, four times in each turn of a body: what tells them apart comes first.
+    if event == "sqlite3.connect" and _open and _inode_of(arguments[0]) in _open:
         raise UsageError(
             f"sqlite3.connect({arguments[0]!r}): a perdure store of this process has this file open. A second SQLite"
             " library in one process drops the first one's locks when it closes, and the file would be damaged. Look at"
