@@ -7,8 +7,10 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -45,6 +47,8 @@ A_co = TypeVar("A_co", covariant=True)
 
 # One page of a listing; the iterator asks for the next when it has been read.
 PAGE = 200
+# When a blocking engine closes, whatever is left on its loop has been cancelled, and gets this long to end.
+LEFT_S = 5.0
 
 
 class EngineOptions(TypedDict, total=False):
@@ -102,6 +106,8 @@ class WorkflowEngine:
         """Make an engine on a store of one's own; `perdure.testing.conformance` tells whether the store is right."""
         self._service = Service(store, registrations, _settings(options), self)
         self._token: contextvars.Token[Any] | None = None
+        # The process that has opened it. A child made by fork has a copy without the loop and the threads behind it.
+        self._pid = os.getpid()
         self._state: Literal["new", "open", "closing", "closed"] = "new"
 
     # Constructors --------------------------------------------------------------------------------
@@ -147,6 +153,7 @@ class WorkflowEngine:
         if self._state != "new":
             raise UsageError("This engine was closed; an engine is opened once. Make a new one on the same store.")
         await self._service.open()
+        self._pid = os.getpid()
         self._state = "open"
         self._token = ambient.engine.set(self)
         ambient.open_engines.append(self)
@@ -155,6 +162,8 @@ class WorkflowEngine:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if os.getpid() != self._pid:
+            return  # a child made by fork leaves the block; the engine is the parent's, and stays open
         ambient.open_engines.remove(self)
         self._state = "closing"
         if self._token is not None:
@@ -322,6 +331,7 @@ class WorkflowEngine:
 
     def _check_open(self) -> None:
         if self._state == "open":
+            _in_its_process(self._pid)
             return
         # An activity that still has its grace is not told that the engine closes: that would be its recorded result.
         running = ambient.attempt.get()
@@ -355,6 +365,15 @@ def _outside_of_bodies(what: str) -> None:
     # Not only would a replay be answered otherwise (R42): the answer would be sought on the body's own loop.
     if ambient.host.get() is not None:
         raise WorkflowIOError(f"A workflow body cannot use an engine ({what}). Move it to an activity.")
+
+
+def _in_its_process(pid: int) -> None:
+    # Asked in a child, it would wait for ever for a loop that runs in the parent only.
+    if os.getpid() != pid:
+        raise UsageError(
+            "An engine cannot be carried across a fork. Start the process with multiprocessing's 'spawn' or"
+            " 'forkserver' method, and open an engine in it."
+        )
 
 
 def _settings(options: EngineOptions) -> Settings:
@@ -468,13 +487,19 @@ class BlockingEngine:
     def __init__(self, engine: WorkflowEngine) -> None:
         """Made by `WorkflowEngine.blocking()`."""
         self.engine = engine
+        # None: it takes no calls. Changed under the lock, so that each call reaches the loop before its end or not at all.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        # Calls that somebody waits for.
+        self._calls: set[Future[Any]] = set()
 
     def __enter__(self) -> Self:
         if self._thread is not None:
             raise UsageError("This engine is open already.")
         opened: threading.Event = threading.Event()
+        self._pid = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, args=(self._loop, opened), name="perdure-engine", daemon=True)
         self._thread.start()
@@ -489,6 +514,8 @@ class BlockingEngine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if os.getpid() != self._pid:
+            return  # as `WorkflowEngine.__aexit__`
         try:
             self._submit(self.engine.__aexit__(None, None, None))
         finally:
@@ -561,13 +588,26 @@ class BlockingEngine:
                 return
 
     def _submit(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        if self._loop is None or self._thread is None:
+        try:
+            call = self._send(coroutine)
+        except UsageError:
             coroutine.close()
-            raise UsageError("This engine is not open. Use it inside `with engine.blocking():`.")
+            raise
+        try:
+            return call.result()
+        finally:
+            self._calls.discard(call)
+
+    def _send(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
+        _in_its_process(self._pid)
         if threading.current_thread() is self._thread:
-            coroutine.close()
             raise UsageError("This is the engine's own thread, which would wait for itself. Await the async method.")
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        with self._lock:
+            if self._loop is None:
+                raise UsageError("This engine is not open. Use it inside `with engine.blocking():`.")
+            call = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            self._calls.add(call)
+        return call
 
     def _run(self, loop: asyncio.AbstractEventLoop, opened: threading.Event) -> None:
         asyncio.set_event_loop(loop)
@@ -577,16 +617,24 @@ class BlockingEngine:
         left = asyncio.all_tasks(loop)
         for task in left:
             task.cancel()
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        if left:
+            # Not gathered: an activity that swallows every cancellation would keep the engine open for ever.
+            loop.run_until_complete(asyncio.wait(left, timeout=LEFT_S))
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
 
     def _stop(self) -> None:
-        assert self._loop is not None
         assert self._thread is not None
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        with self._lock:
+            loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.call_soon_threadsafe(loop.stop)
         self._thread.join()
-        self._loop = self._thread = None
+        self._thread = None
+        for call in list(self._calls):
+            if not call.done():
+                # Not cancelled: that would be passed on to the loop, which is closed.
+                call.set_exception(UsageError("The engine was closed, and what it was asked for did not end with it."))
 
 
 class BlockingHandle(Generic[A_co]):

@@ -49,6 +49,8 @@ class Committer:
         self._writing = False
         self._settled = asyncio.Event()
         self._settled.set()
+        # Nothing is written any more.
+        self._ended = False
 
     def submit(
         self, commit: Commit, answered: Callable[[Answer], None], refused: Callable[[StoreRefusedError], None]
@@ -56,7 +58,8 @@ class Committer:
         """Have a commit written. One of the callbacks is called, on the loop, when its fate is durable."""
         self._waiting.append(Submission(commit, answered, refused))
         self._filled.set()
-        self._settled.clear()
+        if not self._ended:
+            self._settled.clear()
 
     async def settled(self) -> None:
         """Wait until nothing is waiting and nothing is being written."""
@@ -69,13 +72,18 @@ class Committer:
 
     async def run(self) -> None:
         """Write until cancelled."""
-        while True:
-            await self._filled.wait()
-            batch = self._take()
-            await self._write(batch)
-            if not self._waiting:
-                self._filled.clear()
-                self._settled.set()
+        try:
+            while True:
+                await self._filled.wait()
+                batch = self._take()
+                await self._write(batch)
+                if not self._waiting:
+                    self._filled.clear()
+                    self._settled.set()
+        finally:
+            # Cancelled, as at the end, or with every other task of the loop: whoever waits for it would wait in vain.
+            self._ended = True
+            self._settled.set()
 
     def _take(self) -> list[Submission]:
         """The next batch: at most one commit of an execution."""

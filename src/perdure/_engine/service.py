@@ -136,16 +136,19 @@ class Service:
 
     async def close(self) -> None:
         """Stop: grace for what runs, then give everything back."""
-        if not await self.drain(self.settings.grace):
-            logger.warning("some activities did not end within their grace; they run again elsewhere")
-        stuck = await self._cut_off()
+        stuck: list[Runner] = []
         try:
+            if not await self.drain(self.settings.grace):
+                logger.warning("some activities did not end within their grace; they run again elsewhere")
+            stuck = await self._cut_off()
             async with asyncio.timeout(CUT_OFF_S):
                 await self._flush()
                 await self._heartbeats.settled()
         except TimeoutError:
             logger.warning("the store does not answer; what could not be written runs again elsewhere")
         finally:
+            # Also when this is cancelled itself: at a second Ctrl-C asyncio.run cancels every task of its loop, once,
+            # and waits for all of them. The store must not stay open then, and its worker seem to live.
             await self._end_services()
             await self._go({runner.execution_id for runner in stuck})
 
@@ -164,7 +167,7 @@ class Service:
             async with asyncio.timeout(grace.total_seconds()):
                 # Also what a commit on its way lets begin: an at-most-once attempt is noted as begun by then.
                 await self.committer.settled()
-                while tasks := [attempt.task for attempt in self._attempts()]:
+                while tasks := [attempt.task for attempt in self._attempts() if not attempt.task.done()]:
                     await asyncio.wait(tasks)
                     await self.committer.settled()
         except TimeoutError:
@@ -386,11 +389,12 @@ class Service:
     async def _begin_again(self) -> None:
         """Others have retired this worker: whatever it had is theirs. Drop it, and be a new worker."""
         logger.error("this worker was taken for dead and its executions were taken over; it begins again as a new one")
+        self.worker_id = self.committer.worker_id = new_worker_id()
+        # First: a runner that is dropped makes room for the next suspect, and these are not this worker's either.
+        self._suspects.clear()
         for runner in list(self.runners.values()):
             runner.drop()
-        self._suspects.clear()
         self.cache.clear()
-        self.worker_id = self.committer.worker_id = new_worker_id()
         await self.announce()
         self.wakes.backlog = True
 
@@ -398,7 +402,9 @@ class Service:
         """Go on with executions that have been claimed: parked kernels at once, the others after their journal is read."""
         fresh: list[tuple[Record, Runner]] = []
         parked: list[tuple[Runner, int]] = []
-        for record in self._suspects.admit(records):
+        # What was claimed by the worker that this one was before it began again is somebody else's now.
+        mine = [record for record in records if record.owner == self.worker_id]
+        for record in self._suspects.admit(mine):
             runner = self.cache.parked(record)
             if runner is not None and not is_suspect(record):
                 parked.append((runner, record.fence))
@@ -472,9 +478,13 @@ class Service:
 
     async def resume_execution(self, execution_id: ExecutionId, /) -> None:
         """Move a held execution."""
-        if await self.store.resume(execution_id) is None:
+        try:
+            found = await self.store.resume(execution_id)
+        finally:
+            # Also if the caller was cancelled meanwhile: the store may have done it, and in memory nobody else says so.
+            self.wakes.poke()
+        if found is None:
             raise ExecutionNotFoundError(f"There is no execution {execution_id}.", execution_id=execution_id)
-        self.wakes.poke()
 
 
 def _cause(commit: Commit) -> str:

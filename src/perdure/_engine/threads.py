@@ -8,6 +8,7 @@ to a new thread at once, and it ends by itself when its function returns.
 import asyncio
 import contextlib
 import contextvars
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -53,7 +54,17 @@ class Threads:
         self._alive = 0
         self._idle = 0
         self._closed = False
+        self._pid = os.getpid()
         self.abandoned = 0
+
+    def end_a_stray_child(self, error: BaseException | None) -> None:
+        """End a child made by fork inside an activity's function that has come back from it.
+
+        It would live on as a copy of the engine, without its threads, and take the parent's wakes from the loop's pipe.
+        """
+        if os.getpid() != self._pid:
+            code = error.code if isinstance(error, SystemExit) else int(error is not None)
+            os._exit(code if isinstance(code, int) else int(code is not None))
 
     def submit(self, call: Callable[[], Any], context: contextvars.Context) -> Work:
         """Have `call` run on a thread, in `context`."""
@@ -122,6 +133,7 @@ class Threads:
             error = RuntimeError(f"the function raised {raised!r}")
         except BaseException as raised:  # noqa: BLE001 - this is the attempt; SystemExit in it is a defect of it (R9)
             error = raised
+        self.end_a_stray_child(error)
         # The loop may be closed: then the engine is gone, and nobody is left to tell.
         with contextlib.suppress(RuntimeError):
             work.loop.call_soon_threadsafe(work.settle, value, error)
