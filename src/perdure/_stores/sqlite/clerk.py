@@ -6,6 +6,7 @@ does, on a thread's stack (see `lane`).
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import apsw
 
@@ -60,6 +61,12 @@ class Clerk:
 
     def _kept(self, connection: Connection | None, error: BaseException) -> Connection | None:
         if connection is not None and isinstance(error, SPOILT):
-            connection.close(True)
+            let_go(connection)
             return None
         return connection
+
+
+def let_go(connection: Connection) -> None:
+    """Close a connection, whatever is wrong with it: an error here would end the lane, and every later job hang."""
+    with suppress(apsw.Error):
+        connection.close(True)

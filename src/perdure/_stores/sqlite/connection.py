@@ -3,6 +3,10 @@
 A file is looked at before SQLite touches it, because opening somebody else's database can already
 write to it (a hot journal is rolled back, a WAL made). So: no file or an empty one becomes ours,
 one that carries our `application_id` is ours, every other is refused as it is.
+
+Then, once for each opening of a store, SQLite looks it through: damage that it meets only where it
+happens to read is an answer with something missing, such as a journal without its steps, which
+would then be done again. A large file is not looked through; it costs 2 ms for each MiB.
 """
 
 import os
@@ -10,22 +14,19 @@ import stat
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Final, NoReturn, Protocol, TypeVar
+from typing import Final, NoReturn, Protocol, TypeVar, cast
 from urllib.parse import quote
 
 import apsw
 
-from perdure._stores.sqlite import guard
+from perdure._stores.sqlite import guard, header
 from perdure._stores.sqlite.driver import Connection, connect
 from perdure._stores.sqlite.fault import translated
 from perdure._stores.sqlite.liveness import FileLiveness, MemoryLiveness
-from perdure._stores.sqlite.schema import APPLICATION_ID, migrate
+from perdure._stores.sqlite.schema import migrate
 from perdure._values.instant import Instant
 from perdure.errors import StoreFileError
 
-_MAGIC: Final = b"SQLite format 3\0"
-_APPLICATION_ID_AT: Final = 68
-_HEADER: Final = 100
 _REMEDY: Final = "Give perdure a file of its own, such as orders.perdure."
 
 CACHE_KIB: Final = 16_384
@@ -33,6 +34,8 @@ CACHE_KIB: Final = 16_384
 READER_PATIENCE_MS: Final = 5_000
 # What a WAL file shrinks to after a burst, once a checkpoint has emptied it.
 JOURNAL_SIZE_LIMIT: Final = 64 * 1024 * 1024
+# Up to this size a file is looked through when it is opened: an eighth of a second.
+LOOK_THROUGH_LIMIT: Final = 64 * 1024 * 1024
 
 T = TypeVar("T")
 
@@ -98,19 +101,24 @@ class FileDatabase:
             undo.callback(self.let_go)
             try:
                 self._enter()
-                connection = patience.insist(lambda: self._open(patience, now))
+                connection = patience.insist(lambda: self._open(patience, now, first=True))
             except (apsw.CantOpenError, apsw.ReadOnlyError, OSError) as error:
                 self._refuse(f"cannot be opened for writing ({error})", "Check its permissions.", error)
+            except apsw.SQLError as error:
+                # Of a file format or an encoding that SQLite does not know, or of tables that it cannot parse.
+                self._refuse(f"is damaged ({error})", "Restore it from a backup.", error)
             except apsw.Error as error:
                 raise translated(error, self.path) from error
             undo.pop_all()
             return connection
 
-    def _open(self, patience: Patience, now: Instant) -> Connection:
+    def _open(self, patience: Patience, now: Instant, *, first: bool = False) -> Connection:
         with ExitStack() as undo:
             connection = connect(self.path, apsw.SQLITE_OPEN_READWRITE)
-            undo.callback(connection.close, True)
+            undo.callback(_close_as_it_is, connection)
             _tune(connection)
+            if first:
+                self._look_through(connection)
             # Behind the tuning: `wal_autocheckpoint` takes the hook that counts the WAL away.
             patience.equip(connection)
             # Before the WAL is switched on: so the application_id is in the file itself, where a
@@ -120,6 +128,12 @@ class FileDatabase:
                 self._refuse("is on a file system without shared memory", "Put it on a local disk.")
             undo.pop_all()
             return connection
+
+    def _look_through(self, connection: Connection) -> None:
+        if self._file.stat().st_size <= LOOK_THROUGH_LIMIT:
+            found = str(connection.pragma("integrity_check", 1))
+            if found != "ok":
+                self._refuse(f"is damaged ({' '.join(found.split())})", "Restore it from a backup.")
 
     def _enter(self) -> None:
         with guard.entering:
@@ -156,12 +170,11 @@ class FileDatabase:
             self._inspect_header()
 
     def _inspect_header(self) -> None:
-        with self._file.open("rb") as file:
-            header = file.read(_HEADER)
-        if not header.startswith(_MAGIC):
+        if header.is_ours(self._file):
+            return
+        if not header.is_database(self._file):
             self._refuse("is not a database", _REMEDY)
-        if int.from_bytes(header[_APPLICATION_ID_AT : _APPLICATION_ID_AT + 4], "big") != APPLICATION_ID:
-            self._refuse("is another application's database", _REMEDY)
+        self._refuse("is another application's database", _REMEDY)
 
     def _refuse(self, what: str, remedy: str, cause: BaseException | None = None) -> NoReturn:
         raise StoreFileError(f"{self.path} {what}; nothing was written. {remedy}", path=self.path) from cause
@@ -203,6 +216,12 @@ class MemoryDatabase:
 
 def _inode(found: os.stat_result) -> guard.Inode:
     return found.st_dev, found.st_ino
+
+
+def _close_as_it_is(connection: Connection) -> None:
+    # Closing the last connection would otherwise write the WAL into a file that has just been refused.
+    cast("apsw.Connection", connection).config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    connection.close(True)
 
 
 def _tune(connection: Connection) -> None:

@@ -9,11 +9,23 @@ from perdure.errors import StoreError, StoreFileError, StoreRefusedError, StoreU
 # Another connection is in the way; waiting helps.
 BUSY: Final = (apsw.BusyError, apsw.LockedError)
 
-# The connection may hold a page cache or a lock that no longer fits the file: open a new one.
-SPOILT: Final = (apsw.IOError, apsw.CantOpenError, apsw.NoMemError, apsw.CorruptError, apsw.NotADBError)
+# The connection may hold a page cache or a lock that no longer fits the file: open a new one. One that cannot
+# write among them: where a file cannot be opened for writing just then (no descriptor is left, the file system is
+# read-only), SQLite opens it for reading and does not say so, and would never write again.
+SPOILT: Final = (
+    apsw.IOError,
+    apsw.CantOpenError,
+    apsw.NoMemError,
+    apsw.CorruptError,
+    apsw.NotADBError,
+    apsw.ReadOnlyError,
+)
 
 # What ends a transaction for all that take part in it, not for the statement that met it.
 FATAL: Final = (*BUSY, *SPOILT, apsw.FullError, apsw.InterruptError)
+
+# The last one is of a text that was read: what is written is encoded, and cannot fail so.
+DAMAGED: Final = (apsw.CorruptError, apsw.NotADBError, UnicodeDecodeError)
 
 _UNAVAILABLE: Final = (
     *BUSY,
@@ -47,8 +59,12 @@ def translated(error: BaseException, path: str) -> BaseException:
     if isinstance(error, _UNAVAILABLE):
         said = f"{path} cannot be used just now ({error}). Whatever was asked may be asked again."
         result: StoreError = StoreUnavailableError(said)
-    elif isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
-        result = StoreFileError(f"{path} is damaged ({error}). Restore it from a backup.", path=path)
+    elif isinstance(error, DAMAGED):
+        # SQLite says the same of a disk that answers a read with EIO, and nothing tells the two apart.
+        said = (
+            f"{path} is damaged, or its disk cannot read it ({error}). Check the disk; a damaged file is to be restored"
+        )
+        result = StoreFileError(f"{said} from a backup.", path=path)
     elif isinstance(error, _REFUSED):
         result = StoreRefusedError(f"{path} does not take the data ({error}); nothing was written.")
     elif isinstance(error, apsw.Error):

@@ -8,12 +8,14 @@ no such thread, so it can neither use nor close the parent's connection.
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from perdure._stores.sqlite.clerk import Clerk
-from perdure._stores.sqlite.driver import Connection
+from perdure._stores.sqlite.clerk import Clerk, let_go
 from perdure._stores.sqlite.job import Job, Work, settle
 from perdure.errors import UsageError
+
+if TYPE_CHECKING:
+    from perdure._stores.sqlite.driver import Connection
 
 # Of the jobs that wait, so many share a transaction. Beyond that only the first one's wait grows.
 MOST_JOBS: Final = 64
@@ -70,7 +72,7 @@ class ThreadLane:
             if connection is not None and not last:
                 connection = self._clerk.relax(connection)
         if connection is not None:
-            connection.close(True)
+            let_go(connection)
         self._turn_away()
 
     def _take(self) -> tuple[list[Job], bool]:

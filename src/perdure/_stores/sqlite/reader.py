@@ -1,9 +1,9 @@
 """The clerk of those who only look: each job sees one snapshot, and waits for no writer."""
 
+from perdure._stores.sqlite.clerk import Clerk
 from perdure._stores.sqlite.driver import Connection
 from perdure._stores.sqlite.fault import SPOILT, translated
 from perdure._stores.sqlite.job import Job
-from perdure._stores.sqlite.clerk import Clerk
 
 
 class Reader(Clerk):

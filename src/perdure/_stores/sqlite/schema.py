@@ -3,15 +3,22 @@
 `application_id` says that a file is ours, `user_version` which migrations it has had. Each
 migration is one transaction that begins IMMEDIATE and looks at the version again inside: of
 several processes that open at once, one migrates and the others find it done.
+
+The tables are then held against those that the migrations make elsewhere. Their text is parsed
+anew by every connection: a letter of it that has changed on the disk would be another column.
 """
 
 from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from perdure._stores.sqlite.driver import Connection, select
+import apsw
+
+from perdure._stores.sqlite.driver import Connection, connect, select
 from perdure._values.instant import Instant
 from perdure.errors import SchemaVersionError, StoreFileError
+
+Table = tuple[str, str, str, str | None]  # its row of sqlite_schema; an index has one as well
 
 APPLICATION_ID: Final = int.from_bytes(b"prdr", "big")
 
@@ -27,11 +34,34 @@ def migrate(connection: Connection, path: str, now: Instant) -> None:
     """Bring a database to this library's version; nothing is written when it is there.
 
     Raises:
-        StoreFileError: It is somebody else's database.
+        StoreFileError: It is somebody else's database, or its tables are damaged.
         SchemaVersionError: A newer library has written it.
     """
     while _look(connection, path) < len(migrations()):
         _step(connection, path, now)
+    # What somebody has added by hand, an index perhaps, is no damage.
+    missing = _expected(migrations()) - _tables(connection)
+    if missing:
+        names = ", ".join(sorted(name for _, name, _, _ in missing))
+        raise StoreFileError(
+            f"{path} is damaged: {names} is not as perdure makes it; nothing was written. Restore it from a backup.",
+            path=path,
+        )
+
+
+@cache
+def _expected(scripts: tuple[str, ...]) -> frozenset[Table]:
+    connection = connect(":memory:", apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+    try:
+        for script in scripts:
+            connection.execute(script)
+        return _tables(connection)
+    finally:
+        connection.close()
+
+
+def _tables(connection: Connection) -> frozenset[Table]:
+    return frozenset(select(connection, "SELECT type, name, tbl_name, sql FROM sqlite_schema"))
 
 
 def _look(connection: Connection, path: str) -> int:
@@ -40,7 +70,9 @@ def _look(connection: Connection, path: str) -> int:
     try:
         return _version(connection, path)
     finally:
-        connection.execute("ROLLBACK")
+        # An I/O error has ended it already, and a complaint about that would hide the error.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def _step(connection: Connection, path: str, now: Instant) -> None:
