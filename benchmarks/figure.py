@@ -38,7 +38,7 @@ class Figure:
 
     @property
     def is_met(self) -> bool:
-        if self.floor is None:
+        if self.floor is None or not self.samples:
             return True
         if self.floor.kind == "exactly":
             # A count has no bad luck: one round that differs is a defect.
@@ -52,6 +52,32 @@ class Figure:
 Figures = dict[str, Figure]
 
 IN_FLIGHT = (100, 1_000, 1)
+
+# How large the large ones are.
+SUSPENDED = 100_000
+EXECUTED = 200_000
+FINISHED = 1_000_000
+
+# What the store is asked, and how much more it may cost beside a million finished executions than beside none.
+VERBS = {
+    "a whole life": 1.5,
+    # An id is a digest, and the index of a million ids does not fit a page: each birth reads and dirties one of its own.
+    "start": 2.0,
+    "step": 1.5,
+    "suspend": 1.5,
+    "end": 1.5,
+    "claim": 1.5,
+    "promote": 1.5,
+    "next_wake": 1.5,
+    "deliver": 1.5,
+    "mail_for": 1.5,
+    "keep house": 1.5,
+    "load": 1.5,
+    "read": 2.5,  # as a start, and nothing else
+    "list": 1.5,
+    "list suspended": 1.5,
+    "list failed": 1.5,
+}
 
 
 def new_figures() -> Figures:
@@ -77,7 +103,43 @@ def new_figures() -> Figures:
         "first_result_s": Figure("fresh process and file to the first result", "s", 3, Floor("at most", 0.6)),
         "parked_bytes": Figure("memory of a parked kernel", "bytes"),
         "evicted_bytes": Figure("memory of a suspended execution without its kernel (`cache=0`)", "bytes"),
+        **_large_figures(),
         "disk_commits_per_s": Figure("raw limit: SQLite commits of one row, synchronous=FULL", "commits/s"),
         "disk_syncs_per_s": Figure("raw limit: fdatasync of 4 KiB", "syncs/s"),
         "others_cores": Figure("what others used of this machine meanwhile", "cores", 2),
+    }
+
+
+def _large_figures() -> Figures:
+    """What is flat, or ought to be, as there come to be many executions; and what a kill costs."""
+    suspended, executed, finished = f"{SUSPENDED:,} suspended", f"{EXECUTED:,} executed", f"{FINISHED:,} finished"
+    return {
+        "suspended_bytes": Figure(
+            f"{suspended}: the process grows by, each parked", "bytes", 0, Floor("at most", 12_000)
+        ),
+        "suspended_evicted_bytes": Figure(
+            f"{suspended}: the process grows by, each put away (`cache=0`)", "bytes", 0, Floor("at most", 200)
+        ),
+        "executed_growth": Figure(
+            f"{executed}: the process after all, to that after a quarter", "times", 3, Floor("at most", 1.05)
+        ),
+        "executed_bytes": Figure(f"{executed}: it has grown by, each", "bytes", 1),
+        "replay_per_s": Figure("replay, a new engine: claim, read, decode", "entries/s", 0, Floor("at least", 100_000)),
+        "replay_per_cpu_s": Figure("replay, a new engine, in a second of CPU", "entries/s"),
+        "replay_kernel_per_cpu_s": Figure("replay, the kernel alone, in a second of CPU", "entries/s"),
+        "replay_load_per_cpu_s": Figure("replay, reading alone, in a second of CPU", "entries/s"),
+        **{
+            f"finished_{verb}": Figure(
+                f"{finished}: {verb}, CPU to that beside none", "times", 2, Floor("at most", most)
+            )
+            for verb, most in VERBS.items()
+        },
+        "recovery_s": Figure("`kill -9` of 500 x 10 steps of 20 ms: until all have ended", "s", 2, Floor("at most", 2)),
+        "recovery_cpu_s": Figure("the same: CPU of the process that ends them", "s", 2),
+        "recovery_cut_off": Figure("the same: steps done again, cut off by the kill", "steps"),
+        "recovery_unrecorded": Figure("the same: steps done again, ended and not yet recorded", "steps"),
+        "recovery_kept_up_cut_off": Figure("the same, 100 at a time: cut off by the kill", "steps"),
+        "recovery_kept_up_unrecorded": Figure(
+            "the same, 100 at a time: ended and not yet recorded", "steps", 0, Floor("at most", 50)
+        ),
     }

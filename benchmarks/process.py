@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
 
@@ -57,6 +57,11 @@ def measure_first_result(path: Path) -> float:
 
 def measure_parked(directory: Path, count: int) -> Parked:
     """Memory of suspended executions, over that many."""
-    command = [sys.executable, str(HERE / "parked.py"), str(directory), str(count)]
-    ran = subprocess.run(command, check=True, capture_output=True, text=True, env=_environment(), timeout=LIMIT_S)
-    return Parked(**json.loads(ran.stdout))
+    return Parked(**ask("parked.py", directory, count))
+
+
+def ask(program: str, *arguments: object, limit_s: float = LIMIT_S) -> Any:
+    """What a program of this folder measures in a process of its own."""
+    command = [sys.executable, str(HERE / program), *map(str, arguments)]
+    ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=_environment(), timeout=limit_s)
+    return json.loads(ran.stdout)

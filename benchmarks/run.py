@@ -1,21 +1,24 @@
-"""Measures perdure: throughput, latency, imports, memory, and the raw limits beside them.
+"""Measures perdure: throughput, latency, imports, memory, recovery, and the raw limits beside them.
 
-Everything is measured in rounds, each figure once or more in each, so that a neighbour who is busy for ten seconds
-spoils a sample of every figure and the median of none.
+What is short is measured in rounds, each figure once or more in each, so that a neighbour who is busy for ten seconds
+spoils a sample of every figure and the median of none. What is large is measured once, and compared with itself.
 """
 
 import argparse
 import asyncio
+import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import report
-from figure import IN_FLIGHT, Figures, new_figures
+from figure import EXECUTED, FINISHED, IN_FLIGHT, SUSPENDED, Figures, new_figures
 from limit import measure_inserts, measure_syncs, read_journal
 from machine import Others, describe_machine, load_average, source_digest
-from process import measure_first_result, measure_import, measure_parked
+from process import ask, measure_first_result, measure_import, measure_parked
+from recovery import measure_recovery
 from throughput import Throughput, measure_latency, measure_throughput
 from workload import STEPS
 
@@ -39,6 +42,11 @@ IMPORTS = 11
 IMPORTS_ALL = 5
 FIRST_RESULTS = 5
 PARKED = 2_000
+# Journals of a thousand entries each.
+REPLAYED = 40
+RECOVERIES = 3
+# The largest of them take a minute on a quiet machine.
+LARGE_LIMIT_S = 600.0
 
 
 def say(text: str) -> None:
@@ -118,14 +126,75 @@ def measure_processes(directory: Path, figures: Figures) -> None:
     say(f"a parked kernel: {parked.kept:,.0f} bytes")
 
 
+def measure_memory(directory: Path, figures: Figures) -> None:
+    """What is kept of many: the process's own size, so each in a process of its own."""
+    for name, what in (("suspended_bytes", "parked"), ("suspended_evicted_bytes", "evicted")):
+        figures[name].samples.append(ask("memory.py", what, directory, SUSPENDED, limit_s=LARGE_LIMIT_S))
+        say(f"{SUSPENDED:,} {what}: {figures[name].median:,.0f} bytes each")
+    grown = ask("memory.py", "executed", directory, EXECUTED, limit_s=LARGE_LIMIT_S)
+    figures["executed_growth"].samples.append(grown["growth"])
+    figures["executed_bytes"].samples.append(grown["bytes_each"])
+    say(f"{EXECUTED:,} executed: the process has grown {grown['growth']:.3f} times, to {grown['mib']:.0f} MiB")
+
+
+def measure_replay(directory: Path, figures: Figures) -> None:
+    for name, rate in ask("replay.py", directory, REPLAYED, limit_s=LARGE_LIMIT_S).items():
+        figures[f"replay_{name}"].samples.append(rate)
+    say(f"replay: {figures['replay_per_s'].median:,.0f} entries/s")
+
+
+def measure_finished(directory: Path, figures: Figures) -> None:
+    for verb, (full, empty) in ask("finished.py", directory, FINISHED, limit_s=LARGE_LIMIT_S).items():
+        figures[f"finished_{verb}"].samples.append(full / empty)
+        say(f"{verb}: {full:,.1f} µs of CPU beside {FINISHED:,} finished executions, {empty:,.1f} beside none")
+
+
+def measure_recoveries(directory: Path, figures: Figures) -> None:
+    for number in range(RECOVERIES):
+        did = measure_recovery(directory / f"all-{number}", concurrency=1_000, spread_ms=0)
+        figures["recovery_s"].samples.append(did.seconds)
+        figures["recovery_cpu_s"].samples.append(did.cpu_seconds)
+        figures["recovery_cut_off"].samples.append(did.cut_off)
+        figures["recovery_unrecorded"].samples.append(did.unrecorded)
+        slower = measure_recovery(directory / f"some-{number}", concurrency=100, spread_ms=10)
+        figures["recovery_kept_up_cut_off"].samples.append(slower.cut_off)
+        figures["recovery_kept_up_unrecorded"].samples.append(slower.unrecorded)
+    say(f"recovery: {figures['recovery_s'].median:.2f} s")
+
+
+# By what `--only` calls them. The directory of each is its own, and gone before the next one begins.
+PARTS: dict[str, Callable[[Path, Figures], None]] = {
+    "processes": measure_processes,
+    "memory": measure_memory,
+    "replay": measure_replay,
+    "finished": measure_finished,
+    "recovery": measure_recoveries,
+}
+IN_ROUNDS = "engine"
+
+
+def measure_parts(options: argparse.Namespace, figures: Figures) -> None:
+    parts = {IN_ROUNDS: lambda directory, figures: measure_rounds(directory, figures, options.rounds), **PARTS}
+    for part, measure in parts.items():
+        if options.only is None or part in options.only:
+            began, cpu_began = time.perf_counter(), sum(os.times()[:4])
+            with tempfile.TemporaryDirectory(prefix="perdure-bench-", dir=options.directory) as name:
+                measure(Path(name), figures)
+            # Far apart: somebody else had the cores.
+            say(f"{part}: {time.perf_counter() - began:.0f} s, {sum(os.times()[:4]) - cpu_began:.0f} s of CPU")
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure perdure on this machine, in less than a minute.")
+    parser = argparse.ArgumentParser(description="Measure perdure on this machine, in a few minutes.")
     parser.add_argument("--write", action="store_true", help="write the report to benchmarks/RESULTS.md")
     parser.add_argument("--check", action="store_true", help="exit with status 1 if a figure misses what it must reach")
     parser.add_argument("--json", action="store_true", help="report as JSON, with every sample")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"how often to measure ({ROUNDS})")
     parser.add_argument("--directory", type=Path, default=DISK, help=f"on which disk to measure ({DISK})")
+    parser.add_argument("--only", action="append", choices=[IN_ROUNDS, *PARTS], help="measure this part (and others)")
     options = parser.parse_args()
+    if options.write and options.only:
+        parser.error("--write: RESULTS.md has all figures of one run, so not with --only")
     if options.rounds < 1:
         parser.error("--rounds: it takes one at least")
     if not options.directory.is_dir():
@@ -135,9 +204,7 @@ def main() -> int:
     machine = describe_machine(options.directory.resolve())
     machine["load before"] = load_average()
     say(f"measuring in {options.directory}, load {machine['load before']}")
-    with tempfile.TemporaryDirectory(prefix="perdure-bench-", dir=options.directory) as name:
-        measure_rounds(Path(name), figures, options.rounds)
-        measure_processes(Path(name), figures)
+    measure_parts(options, figures)
     machine["load after"] = load_average()
     if source_digest() != machine["sources"]:
         machine["sources"] += ", and CHANGED while it was measured: measure again"

@@ -1,6 +1,6 @@
 """What is to be seen from outside: executions by id, pages of a listing, heartbeats."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from heapq import merge
 from itertools import islice
 from typing import Final
@@ -21,6 +21,17 @@ _SAVE_HEARTBEAT: Final = (
 )
 _HEARTBEAT: Final = "SELECT details FROM perdure_heartbeats WHERE incarnation = ? AND name = ? AND occurrence = ?"
 
+# Which index lists the executions of a status (None: of any), and the conditions that tell SQLite that they are in it.
+# Named, because without statistics the planner cannot know that of a million finished executions five have failed.
+_BY_STATUS: Final = ("perdure_executions_status", ["status = ?", "status NOT IN ('RUNNING', 'SUCCEEDED')"])
+_INDEXES: Final[Mapping[str | None, tuple[str, list[str]]]] = {
+    None: ("perdure_executions_list", []),
+    # Nearly all of them, sooner or later.
+    "SUCCEEDED": ("perdure_executions_list", ["status = ?"]),
+    # As many as the workers have in hand, whatever there is beside them; they are sorted.
+    "RUNNING": ("perdure_executions_wake", ["status = ?", "owner IS NOT NULL", "wake_at IS NOT NULL"]),
+}
+
 # True is no 1 to whoever set the attribute, but is one to SQL; 1 and 1.0 are equal to both.
 _JSON_TYPES: Final = {
     bool: "'true', 'false'",
@@ -38,13 +49,21 @@ def read(connection: Connection, execution_ids: Sequence[ExecutionId]) -> list[R
 
 def executions(connection: Connection, query: Query) -> list[Record]:
     """One page of a listing, newest first."""
-    if query.workflow is not None:
-        return list(islice(_page(connection, query, query.workflow), query.limit))
-    # The index begins with the workflow. A page of each, merged, reads a few rows of it where one
-    # query over all of them would sort the whole table.
-    pages = [_page(connection, query, workflow) for workflow in _workflows(connection)]
+    workflows = _workflows(connection) if query.workflow is None else [query.workflow]
+    # Every index of a listing begins with the workflow, and with a status where there is one. A page of each, merged,
+    # reads a few rows of it where one query over all of them would sort the whole table.
+    pages = [_page(connection, query, workflow, status) for workflow in workflows for status in _statuses(query)]
     newest_first = merge(*pages, key=lambda one: (one.created_at, one.execution_id), reverse=True)
     return list(islice(newest_first, query.limit))
+
+
+def _statuses(query: Query) -> tuple[str | None, ...]:
+    """The statuses, as rows have them, that a listing is about; None: whatever they are."""
+    if query.status is Status.SUSPENDED:
+        return (HELD,) if query.held is not None else ("SUSPENDED", HELD)
+    if query.status is None and query.held is not None:
+        return (HELD,)
+    return (query.status,)
 
 
 def _workflows(connection: Connection) -> Iterator[str]:
@@ -54,27 +73,23 @@ def _workflows(connection: Connection) -> Iterator[str]:
         name = select(connection, _NEXT_WORKFLOW, (name,))[0][0]
 
 
-def _page(connection: Connection, query: Query, workflow: str) -> Iterator[Record]:
-    return (record(row[:-1], row[-1]) for row in select(connection, *_page_sql(query, workflow)))
+def _page(connection: Connection, query: Query, workflow: str, status: str | None) -> Iterator[Record]:
+    return (record(row[:-1], row[-1]) for row in select(connection, *_page_sql(query, workflow, status)))
 
 
-def _page_sql(query: Query, workflow: str) -> tuple[str, list[Value]]:
-    conditions = ["workflow = ?"]
-    bindings: list[Value] = [workflow]
+def _page_sql(query: Query, workflow: str, status: str | None) -> tuple[str, list[Value]]:
+    index, narrowed = _INDEXES.get(status, _BY_STATUS)
+    conditions = ["workflow = ?", *narrowed]
+    bindings: list[Value] = [workflow] if status is None else [workflow, status]
     _add_conditions(query, conditions, bindings)
     bindings.append(query.limit)
     return (
-        f"SELECT {COLUMNS}, {_OWNER} FROM perdure_executions WHERE {' AND '.join(conditions)}"
+        f"SELECT {COLUMNS}, {_OWNER} FROM perdure_executions INDEXED BY {index} WHERE {' AND '.join(conditions)}"
         " ORDER BY created_at DESC, id DESC LIMIT ?"
     ), bindings
 
 
 def _add_conditions(query: Query, conditions: list[str], bindings: list[Value]) -> None:
-    if query.status is Status.SUSPENDED:
-        conditions.append(f"status IN ('SUSPENDED', '{HELD}')")
-    elif query.status is not None:
-        conditions.append("status = ?")
-        bindings.append(query.status)
     if query.held is not None:
         conditions.append("held = ?")
         bindings.append(query.held)

@@ -15,7 +15,7 @@ _REGISTER: Final = (
     " ON CONFLICT (id) DO UPDATE SET workflows = excluded.workflows WHERE retired_at IS NULL"
 )
 _ALIVE: Final = "SELECT 1 FROM perdure_workers WHERE id = ? AND retired_at IS NULL"
-_OTHERS: Final = "SELECT id FROM perdure_workers WHERE retired_at IS NULL AND id <> ?"
+_OTHERS: Final = "SELECT id FROM perdure_workers INDEXED BY perdure_workers_alive WHERE retired_at IS NULL AND id <> ?"
 _RETIRE: Final = "UPDATE perdure_workers SET retired_at = ? WHERE id = ? AND retired_at IS NULL RETURNING n"
 # By owner through the wake index, which has every RUNNING row.
 _FREE: Final = (
