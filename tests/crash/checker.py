@@ -1,7 +1,7 @@
 """The checker: compares what the ledger saw with what the journals say, and both with a model.
 
 Each check yields sentences about what must not be. The library takes no part in it: the database is read by SQL,
-keys and results are computed from the rules. A check that nothing can make speak is worthless; `test_checker.py`
+keys and results are computed from the rules; only the replay of journals is put to the library's own kernel. A check that nothing can make speak is worthless; `test_checker.py`
 plants a violation for each.
 """
 
@@ -14,8 +14,17 @@ from functools import cached_property
 
 from perdure._model.journal import MARKERS, Entry, Kind
 
+from tests.crash.history import (
+    NEVER,
+    early_wakes,
+    miscounted_crashes,
+    strange_entries,
+    touched_for_ever,
+    wrong_owners,
+)
 from tests.crash.ledger import Line, Phase
 from tests.crash.model import UNKNOWN, Step, children, expected, key_of
+from tests.crash.replay import wrong_replays
 from tests.crash.snapshot import Execution, Snapshot
 
 Attempt = tuple[str, int]  # the step's key, the number of the attempt
@@ -30,6 +39,8 @@ class Kill:
 
     pid: int
     snapshot: Snapshot
+    # When it was killed, or 0: by itself, at some time before the snapshot.
+    at: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,16 @@ class Account:
         """By execution: the calls that it must have made."""
         return {id_: expected(execution)[1] for id_, execution in self.rest.executions.items()}
 
+    @cached_property
+    def keys(self) -> dict[str, dict[tuple[str, int], str]]:
+        """By execution: the keys of the steps that its finished journal has."""
+        return {id_: keys_of(execution) for id_, execution in self.rest.executions.items()}
+
+    @property
+    def killed(self) -> dict[int, int]:
+        """The pids of those who were killed, each with the time."""
+        return {kill.pid: kill.at for kill in self.kills}
+
     @property
     def snapshots(self) -> list[Snapshot]:
         return [*(kill.snapshot for kill in self.kills), self.rest]
@@ -57,7 +78,7 @@ class Account:
         return Account(
             # Emptied, not taken out: snapshots point at places in the ledger.
             [line._replace(phase=Phase.REACHED) if line.execution_id in gone else line for line in self.lines],
-            [Kill(kill.pid, _less(kill.snapshot, gone)) for kill in self.kills],
+            [replace(kill, snapshot=_less(kill.snapshot, gone)) for kill in self.kills],
             _less(self.rest, gone),
         )
 
@@ -67,7 +88,8 @@ class Account:
 
 def _less(snapshot: Snapshot, gone: set[str]) -> Snapshot:
     left = {id_: execution for id_, execution in snapshot.executions.items() if id_ not in gone}
-    return replace(snapshot, executions=left)
+    changes = [change for change in snapshot.changes if change.execution_id not in gone]
+    return replace(snapshot, executions=left, changes=changes)
 
 
 # Journals and keys --------------------------------------------------------------------------------------------------
@@ -100,7 +122,7 @@ def recorded(account: Account, snapshot: Snapshot) -> tuple[set[Attempt], set[st
     over: set[str] = set()
     for id_, execution in snapshot.executions.items():
         # By the finished journal: an earlier one may lack a call that comes before its equal.
-        keys = keys_of(account.rest.executions[id_]) if id_ in account.rest.executions else {}
+        keys = account.keys.get(id_, {})
         for entry in execution.events(Kind.ACTIVITY):
             key = keys.get((entry.name, entry.occurrence), "")
             attempts.add((key, entry.attempt))
@@ -112,9 +134,12 @@ def recorded(account: Account, snapshot: Snapshot) -> tuple[set[Attempt], set[st
 def in_flight(account: Account, kill: Kill) -> set[Attempt]:
     """The attempts that a killed worker had begun and whose exit nobody will know."""
     begun = {(line.key, line.attempt) for line in account.of(Phase.BEGIN) if line.pid == kill.pid}
-    if kill.pid not in kill.snapshot.living:
-        return begun  # taken over before we could look: which of them it had recorded is not to be known
-    return begun - recorded(account, kill.snapshot)[0]
+    if kill.pid in kill.snapshot.living:
+        return begun - recorded(account, kill.snapshot)[0]
+    # Taken over before we could look: some of what stands there is its heir's. What stood there at the kill before
+    # was recorded in time; of the rest nobody can say.
+    place = account.kills.index(kill)
+    return begun - recorded(account, account.kills[place - 1].snapshot)[0] if place > 0 else begun
 
 
 # Checks: starts and results -------------------------------------------------------------------------------------------
@@ -126,7 +151,7 @@ def no_start_is_lost(account: Account) -> Iterator[str]:
         if line.phase is not Phase.ACCEPTED:
             continue
         for snapshot in account.snapshots:
-            if place < snapshot.ledger_lines and line.execution_id not in snapshot.executions:
+            if place < snapshot.lines_before and line.execution_id not in snapshot.executions:
                 yield f"{line.name} {line.key} was accepted, and is not in the database"
         for child in children(line.name, line.key):
             if child not in account.rest.executions:
@@ -141,7 +166,7 @@ def every_result_is_right(account: Account) -> Iterator[str]:
     for id_, execution in account.rest.executions.items():
         ending, _ = expected(execution)
         if not execution.is_final or execution.exit is None:
-            continue
+            continue  # other checks have something to say about that
         found = json.loads(execution.exit)
         if ending.declined is not None:
             right = execution.status == "FAILED" and _declined_label(found) == ending.declined
@@ -258,20 +283,25 @@ def nothing_begins_out_of_turn(account: Account) -> Iterator[str]:
 
 def nothing_happens_twice_that_may_happen_once(account: Account) -> Iterator[str]:
     """R50: at most one effect; and the outcome is unknown only where a kill has made it so."""
-    for name, key in {(line.name, line.key) for line in account.of(Phase.BEGIN) if line.name == "once"}:
-        times = sum(line.key == key for line in account.of(Phase.BEGIN))
+    begun = Counter(line.key for line in account.of(Phase.BEGIN) if line.name == "once")
+    for key, times in begun.items():
         if times > 1:
-            yield f"{name} {key} may run once, and was begun {times} times"
-    noted = {place for kill in account.kills for place in _noted_and_open(kill.snapshot)}
+            yield f"once {key} may run once, and was begun {times} times"
+    noted = {place for kill in account.kills for place in _noted_and_open(kill)}
     for execution in account.rest.executions.values():
         for entry in execution.events(Kind.ACTIVITY):
             if _is_unknown(entry) and (execution.execution_id, entry.name, entry.occurrence) not in noted:
                 yield f"{execution.label}: the outcome of {entry.name} {entry.occurrence} is {UNKNOWN}, and no kill explains it"
 
 
-def _noted_and_open(snapshot: Snapshot) -> Iterator[tuple[str, str, int]]:
-    for id_, execution in snapshot.executions.items():
-        ended = {(entry.name, entry.occurrence) for entry in execution.events(Kind.ACTIVITY)}
+def _noted_and_open(kill: Kill) -> Iterator[tuple[str, str, int]]:
+    inherited = kill.pid not in kill.snapshot.living  # then the heir may have recorded already that it does not know
+    for id_, execution in kill.snapshot.executions.items():
+        ended = {
+            (entry.name, entry.occurrence)
+            for entry in execution.events(Kind.ACTIVITY)
+            if not (inherited and _is_unknown(entry))
+        }
         for entry in execution.events(Kind.ATTEMPT_BEGUN):
             if (entry.name, entry.occurrence) not in ended:
                 yield id_, entry.name, entry.occurrence
@@ -294,6 +324,13 @@ def every_journal_is_in_order(account: Account) -> Iterator[str]:
             times = [execution.began_at or 0, *(entry.at for entry in execution.entries)]
             if times != sorted(times):
                 yield f"{execution.workflow} {execution.label} goes back in time: {times}"
+
+
+def every_journal_replays_to_its_end(account: Account) -> Iterator[str]:
+    """I23: in this process, which has other hashes than the one that wrote it."""
+    for execution in account.rest.executions.values():
+        if execution.is_final and execution.exit is not None:
+            yield from wrong_replays(execution)
 
 
 def no_journal_changes(account: Account) -> Iterator[str]:
@@ -351,7 +388,65 @@ def _early_timers(execution: Execution, begun: dict[str, list[int]]) -> Iterator
             set_at = entry.at
 
 
-# Checks: the database at rest -------------------------------------------------------------------------------------------
+# Checks: who has written when --------------------------------------------------------------------------------------
+
+
+def every_execution_goes_from_hand_to_hand(account: Account) -> Iterator[str]:
+    """I10, I11: one owner at a time, a higher fence with every claim and every take-over, nothing taken from the living."""
+    yield from wrong_owners(account.rest.changes, account.killed)
+
+
+def only_owners_write_journals(account: Account) -> Iterator[str]:
+    """I10: each row of a journal was written by the process that owned the execution at that moment."""
+    yield from strange_entries(account.rest.changes)
+
+
+def nothing_final_is_touched(account: Account) -> Iterator[str]:
+    """I2, I3, I5: not even for a moment between two looks."""
+    yield from touched_for_ever(account.rest.changes)
+
+
+def every_crash_is_counted_once(account: Account) -> Iterator[str]:
+    """I18, R41."""
+    yield from miscounted_crashes(account.rest.changes)
+
+
+def nobody_is_woken_early(account: Account) -> Iterator[str]:
+    """I16, R16."""
+    yield from early_wakes(account.rest.changes)
+
+
+# Checks: the database, after every kill and at rest -------------------------------------------------------------------
+
+
+def no_row_is_half_a_row(account: Account) -> Iterator[str]:
+    """I24, I25: what has ended has an exit; what has not is ready, or owned by the living, or waits, or is held with a cause."""
+    for snapshot in account.snapshots:
+        for execution in snapshot.executions.values():
+            if not _is_whole(execution, snapshot):
+                yield f"{execution.workflow} {execution.label} is half a row: {replace(execution, entries=[])}"
+
+
+def _is_whole(execution: Execution, snapshot: Snapshot) -> bool:
+    waits = execution.waits is not None or execution.wake_at not in {None, NEVER}
+    match execution.status:
+        case "PENDING":
+            return execution.owner is None and not waits and execution.exit is None
+        case "RUNNING":
+            return execution.owner in snapshot.living and execution.exit is None
+        case "SUSPENDED":
+            return execution.owner is None and waits and execution.exit is None
+        case "HELD":
+            return execution.owner is None and execution.held is not None and execution.exit is not None
+        case _:
+            return execution.is_final and execution.owner is None and not waits and execution.exit is not None
+
+
+def nothing_is_without_its_execution(account: Account) -> Iterator[str]:
+    """I15: no entry, no mail, no note of a heartbeat that belongs to nobody."""
+    for snapshot in account.snapshots:
+        for orphan in snapshot.orphans:
+            yield f"{orphan} has no execution"
 
 
 def nothing_is_owned_at_rest(account: Account) -> Iterator[str]:
@@ -384,8 +479,16 @@ CHECKS: tuple[Callable[[Account], Iterator[str]], ...] = (
     nothing_begins_out_of_turn,
     nothing_happens_twice_that_may_happen_once,
     every_journal_is_in_order,
+    every_journal_replays_to_its_end,
     no_journal_changes,
     no_timer_is_early,
+    every_execution_goes_from_hand_to_hand,
+    only_owners_write_journals,
+    nothing_final_is_touched,
+    every_crash_is_counted_once,
+    nobody_is_woken_early,
+    no_row_is_half_a_row,
+    nothing_is_without_its_execution,
     nothing_is_owned_at_rest,
     the_database_is_whole,
 )

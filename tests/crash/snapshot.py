@@ -8,7 +8,7 @@ import apsw
 
 from perdure._model.journal import Entry, Kind
 
-FINAL = frozenset({"SUCCEEDED", "FAILED", "INTERRUPTED"})
+from tests.crash.history import FINAL, Change, read_history
 
 
 @dataclass(kw_only=True)
@@ -25,6 +25,10 @@ class Execution:
     wake_at: int | None = None
     began_at: int | None
     exit: bytes | None = None
+    held: str | None = None
+    waits: bytes | None = None
+    incarnation: bytes = b""
+    payload: bytes = b""
     entries: list[Entry] = field(default_factory=list)
 
     @property
@@ -48,9 +52,15 @@ class Snapshot:
     locks: list[str]
     # How many lines the ledger had when all this had been read.
     ledger_lines: int
+    # How many it had before anything was read. With a worker at work beside it that is less.
+    lines_before: int = 0
+    # Rows that belong to no execution, each as its table and its incarnation.
+    orphans: list[str] = field(default_factory=list)
+    # What has happened so far, where a history is kept and was asked for.
+    changes: list[Change] = field(default_factory=list)
 
 
-def merged(snapshots: Iterable[Snapshot], ledger_lines: int) -> Snapshot:
+def merged(snapshots: Iterable[Snapshot], lines_before: int, ledger_lines: int) -> Snapshot:
     """Several databases that share a ledger, as if they were one."""
     every = list(snapshots)
     return Snapshot(
@@ -59,10 +69,13 @@ def merged(snapshots: Iterable[Snapshot], ledger_lines: int) -> Snapshot:
         integrity="ok" if all(one.integrity == "ok" for one in every) else str([one.integrity for one in every]),
         locks=[lock for one in every for lock in one.locks],
         ledger_lines=ledger_lines,
+        lines_before=lines_before,
+        orphans=[orphan for one in every for orphan in one.orphans],
+        changes=[change for one in every for change in one.changes],
     )
 
 
-def read_snapshot(database: Path) -> Snapshot:
+def read_snapshot(database: Path, *, history: bool = False) -> Snapshot:
     connection = apsw.Connection(str(database), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
         connection.set_busy_timeout(5_000)
@@ -73,16 +86,36 @@ def read_snapshot(database: Path) -> Snapshot:
         made = bool(connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'perdure_journal'").fetchall())
         executions = _read_executions(connection) if made else {}
         living = _read_living(connection) if made else set()
+        orphans = _read_orphans(connection) if made else []
+        changes = read_history(connection) if history else []
         integrity = str(connection.execute("PRAGMA integrity_check").fetchall()[0][0])
         connection.execute("ROLLBACK")
     finally:
         connection.close()
     locks = sorted(path.name for path in database.parent.glob(f"{database.name}-worker-*"))
-    return Snapshot(executions=executions, living=living, integrity=integrity, locks=locks, ledger_lines=0)
+    return Snapshot(
+        executions=executions,
+        living=living,
+        integrity=integrity,
+        locks=locks,
+        ledger_lines=0,
+        orphans=orphans,
+        changes=changes,
+    )
 
 
 def _read_living(connection: apsw.Connection) -> set[int]:
     return {pid for (pid,) in connection.execute("SELECT pid FROM perdure_workers WHERE retired_at IS NULL")}
+
+
+def _read_orphans(connection: apsw.Connection) -> list[str]:
+    return [
+        f"{table} {incarnation.hex()}"
+        for table in ("perdure_journal", "perdure_mailbox", "perdure_heartbeats")
+        for (incarnation,) in connection.execute(
+            f"SELECT DISTINCT incarnation FROM {table} EXCEPT SELECT incarnation FROM perdure_executions"
+        )
+    ]
 
 
 def _read_executions(connection: apsw.Connection) -> dict[str, Execution]:
@@ -95,9 +128,9 @@ def _read_executions(connection: apsw.Connection) -> dict[str, Execution]:
     executions: dict[str, Execution] = {}
     for id_, incarnation, *row in connection.execute(
         "SELECT id, incarnation, workflow, key, status, (SELECT pid FROM perdure_workers w WHERE w.n = owner), fence,"
-        " crashes, wake_at, began_at, exit FROM perdure_executions"
+        " crashes, wake_at, began_at, exit, held, waits, payload FROM perdure_executions"
     ):
-        workflow, label, status, owner, fence, crashes, wake_at, began_at, exit_ = row
+        workflow, label, status, owner, fence, crashes, wake_at, began_at, exit_, held, waits, payload = row
         executions[id_.hex()] = Execution(
             execution_id=id_.hex(),
             workflow=workflow,
@@ -109,7 +142,10 @@ def _read_executions(connection: apsw.Connection) -> dict[str, Execution]:
             wake_at=wake_at,
             began_at=began_at,
             exit=exit_,
-            entries=by_incarnation.pop(incarnation, []),
+            held=held,
+            waits=waits,
+            incarnation=incarnation,
+            payload=payload,
+            entries=by_incarnation.get(incarnation, []),
         )
-    assert not by_incarnation, "there are journals without an execution"
     return executions

@@ -3,13 +3,16 @@
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tests.crash.checker import Account, Kill
-from tests.crash.ledger import Line, read_ledger, read_line
+from tests.crash.history import keep_history
+from tests.crash.ledger import Line, count_lines, read_ledger, read_line
+from tests.crash.nursery import Nursery
 from tests.crash.snapshot import Snapshot, merged, read_snapshot
 from tests.crash.worker import Plan, Work
 from tests.crash.workflows import APART, WORKFLOWS
@@ -23,20 +26,30 @@ def some_of_each(prefix: str, count: int = 2) -> list[Work]:
     return [(name, f"{prefix}/{name}-{number}") for number in range(count) for name in names]
 
 
-class Worker:
-    """A worker process, as its parent sees it. It is killed when its context is left."""
+def start_process(plan: Plan, complaints: Path) -> "subprocess.Popen[bytes]":
+    with complaints.open("ab") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.crash.worker", plan.encode()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=ROOT,
+        )
 
-    def __init__(self, plan: Plan, complaints: Path) -> None:
-        with complaints.open("ab") as errors:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.crash.worker", plan.encode()],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                cwd=ROOT,
-            )
+
+class Worker:
+    """A worker process, as its parent sees it. It is killed when its context is left.
+
+    Forked by a nursery its life begins at once; otherwise it begins with the start of an interpreter.
+    """
+
+    def __init__(self, plan: Plan, complaints: Path, nursery: Nursery | None = None) -> None:
+        self._process = nursery.fork(plan, complaints) if nursery is not None else start_process(plan, complaints)
         self._complaints = complaints
         self.pid = self._process.pid
+        # By the clock of the ledger; 0: nobody has killed it yet, or it did so itself.
+        self.killed_at = 0
+        self._ended = False
 
     def __enter__(self) -> Self:
         return self
@@ -69,35 +82,53 @@ class Worker:
         self._process.stdin.write(b"open\n")
         self._process.stdin.flush()
 
-    def kill(self) -> None:
-        """SIGKILL; returns when the process is gone."""
-        self._process.kill()
-        self._process.wait()
+    @property
+    def saying(self) -> int:
+        """The file to read what it says from, for those who listen to several. Unread, it stands still some day."""
+        assert self._process.stdout is not None
+        return self._process.stdout.fileno()
+
+    def kill(self) -> int:
+        """SIGKILL; returns when the process is gone, the code that it has ended with."""
+        if not self._ended:
+            self.killed_at = time.time_ns() // 1_000_000
+            self._process.send_signal(signal.SIGKILL)
+        return self._wait()
 
     def end(self) -> int:
         """Wait until it has ended, reading what it says; the code that it has ended with."""
         for _ in self.lines():
             pass
-        return self._process.wait()
+        return self._wait()
+
+    def _wait(self) -> int:
+        code = self._process.wait()
+        self._ended = True
+        return code
 
 
 class Stage:
     """Databases, a ledger, and what has been done to them."""
 
-    def __init__(self, directory: Path, databases: Iterable[str] = ("one",)) -> None:
+    def __init__(self, directory: Path, databases: Iterable[str] = ("one",), *, history: bool = False) -> None:
         self.databases = [directory / f"{name}.perdure" for name in databases]
         self.ledger = directory / "ledger"
         self.complaints = directory / "stderr"
         self.kills: list[Kill] = []
+        if history:
+            for path in self.databases:
+                keep_history(path)
 
-    def worker(self, work: list[Work], *, database: int | None = None, **options: object) -> Worker:
+    def worker(
+        self, work: list[Work], *, database: int | None = None, nursery: Nursery | None = None, **options: object
+    ) -> Worker:
         """Start a worker, on one of the databases or on all of them."""
         chosen = self.databases if database is None else [self.databases[database]]
         by_database = {
             str(path): [one for one in work if len(chosen) == 1 or one[1].startswith(f"{path.stem}/")]
             for path in chosen
         }
-        return Worker(Plan(ledger=str(self.ledger), work=by_database, **options), self.complaints)
+        return Worker(Plan(ledger=str(self.ledger), work=by_database, **options), self.complaints, nursery)
 
     def run_until_it_dies(self, work: list[Work], point: str, reach: int, **options: object) -> None:
         """A life that ends at a failpoint."""
@@ -114,12 +145,13 @@ class Stage:
 
     def note_kill(self, worker: Worker) -> None:
         """Look at what a killed worker has left behind."""
-        self.kills.append(Kill(worker.pid, self.look()))
+        self.kills.append(Kill(worker.pid, self.look(), worker.killed_at))
 
-    def look(self) -> Snapshot:
+    def look(self, *, history: bool = False) -> Snapshot:
         written = [path for path in self.databases if path.exists()]
-        snapshots = [read_snapshot(path) for path in written]
-        return merged(snapshots, len(read_ledger(self.ledger)))
+        lines_before = count_lines(self.ledger)
+        snapshots = [read_snapshot(path, history=history) for path in written]
+        return merged(snapshots, lines_before, count_lines(self.ledger))
 
     def explain(self) -> str:
         """What has not ended, and what the workers had to say."""
@@ -128,4 +160,4 @@ class Stage:
         return "\n".join([*lines, self.complaints.read_text()])
 
     def account(self) -> Account:
-        return Account(read_ledger(self.ledger), self.kills, self.look())
+        return Account(read_ledger(self.ledger), self.kills, self.look(history=True))

@@ -17,10 +17,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import apsw
+
 from perdure import WorkflowEngine, current_engine
+from perdure._engine import wakes
 from perdure._failpoints import arm
 from perdure.testing.failpoints import Failpoints
 
+from tests.crash.history import sign
 from tests.crash.ledger import Ledger, Phase, read_ledger
 from tests.crash.workflows import APART, BY_NAME, WORKFLOWS, Declined, detaching, scene, steps
 
@@ -44,15 +48,22 @@ class Plan:
     # Points whose reaches are to be said.
     tell: list[str] = field(default_factory=list)
     cache: int | None = None
+    admission: int | None = None
     # Whether to go on until the gate is opened, when there is nothing left to wait for.
     stays: bool = False
     # Whether to resume what is held: an operator who has looked into it, and found nothing.
     resumes: bool = False
+    # How often to look whether another worker has died, if not as often as an engine does.
+    look_ms: int | None = None
     # A file in which to keep the points that were passed last.
     trace: str | None = None
 
     def encode(self) -> str:
         return json.dumps(asdict(self))
+
+    @classmethod
+    def decode(cls, text: str) -> "Plan":
+        return cls(**json.loads(text))
 
 
 # Where it was ------------------------------------------------------------------------------------------------------
@@ -146,23 +157,27 @@ async def work(plan: Plan) -> None:
     scene.something_ended = asyncio.Event()
     scene.resumptions = set()
     asyncio.get_running_loop().add_reader(sys.stdin, listen)
-    accepted = {line.execution_id for line in read_ledger(Path(plan.ledger)) if line.phase is Phase.ACCEPTED}
-    options = {} if plan.cache is None else {"cache": plan.cache}
+    accepted = {line.execution_id for line in read_ledger(Path(plan.ledger), Phase.ACCEPTED)}
+    wanted = {"cache": plan.cache, "admission": plan.admission}
+    options = {name: value for name, value in wanted.items() if value is not None}
     async with AsyncExitStack() as engines:
         waits = []
-        for database, wanted in plan.work.items():
+        for database, its_work in plan.work.items():
             engine = await engines.enter_async_context(WorkflowEngine.sqlite(database, WORKFLOWS, **options))
             if plan.resumes:
                 # The operator before may have been killed before he came to it.
                 waits += [engine.resume(info.execution_id) async for info in engine.executions(held="CRASHES")]
-            waits += [see_through(engine, place, *one, accepted) for place, one in enumerate(wanted)]
+            waits += [see_through(engine, place, *one, accepted) for place, one in enumerate(its_work)]
         await asyncio.gather(*waits)
         if plan.stays:
             await scene.gate.wait()
 
 
-def main() -> None:
-    plan = Plan(**json.loads(sys.argv[1]))
+def main(plan: Plan) -> None:
+    apsw.connection_hooks.append(sign)
+    if plan.look_ms is not None:
+        assert plan.look_ms < wakes.LOOK_MS
+        wakes.LOOK_MS = plan.look_ms
     faulthandler.dump_traceback_later(PATIENCE_S, exit=True)
     scene.ledger = Ledger(Path(plan.ledger), echo=sys.stdout.fileno())
     logging.getLogger("perdure").addHandler(HeldLog(plan))
@@ -178,4 +193,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(Plan.decode(sys.argv[1]))
