@@ -141,8 +141,6 @@ ON_LAB_TIME = [sequence, threads, gathered, caught, sleeping, suspended, refused
 @pytest.mark.parametrize("work", ON_LAB_TIME, ids=lambda work: work.name)
 def test_executions_leave_nothing_for_the_collector(corner_lab: Lab, work: WorkflowImplementation[[int], int]) -> None:
     lab = corner_lab
-    if lab.cache == 0 and work is gathered:
-        pytest.skip("a gather holds itself until its tasks are done; those of a kernel that is put away never are")
 
     async def finish(executions: Awaitable[Any]) -> None:
         await lab.finish(executions)
@@ -153,7 +151,12 @@ def test_executions_leave_nothing_for_the_collector(corner_lab: Lab, work: Workf
             await garbage(finish, map(work.execute, range(FEW)))
             few = await garbage(finish, map(work.execute, range(100, 100 + FEW)))
             many = await garbage(finish, map(work.execute, range(200, 200 + MANY)))
-            assert many - few == Counter()
+            if lab.cache == 0 and work is gathered:
+                # asyncio's own ring: a gather holds itself until its tasks are done, and those of a body that is put
+                # away never are. One for each body, and what hangs on it; it is the collector's.
+                assert (many - few)["_GatheringFuture"] == MANY - FEW
+            else:
+                assert many - few == Counter()
 
     lab.run(main)
 

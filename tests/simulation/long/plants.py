@@ -16,9 +16,6 @@ class Change(NamedTuple):
 
 
 PLANTS: dict[str, tuple[Change, ...]] = {
-    "a wake is lost: an earlier one than the known one is not noticed": (
-        Change("perdure._engine.wakes", "wake_at < self._next_wake)", "wake_at > self._next_wake)"),
-    ),
     "a wake is lost: what comes in during a commit is left in the inbox": (
         Change(
             "perdure._engine.runner",
@@ -28,6 +25,18 @@ PLANTS: dict[str, tuple[Change, ...]] = {
     ),
     "a wake is lost with the hint of it": (
         Change("perdure._engine.wakes", "now - self._asked_at >= POLL_MS):", "False):"),
+    ),
+    "what another life of the worker had claimed is taken up": (
+        Change(
+            "perdure._engine.service",
+            "for record in records if record.owner == self.worker_id]",
+            "for record in records]",
+        ),
+        Change(
+            "perdure._engine.service",
+            "        self._suspects.clear()\n        for runner in list(self.runners.values()):\n            runner.drop()\n",
+            "        for runner in list(self.runners.values()):\n            runner.drop()\n        self._suspects.clear()\n",
+        ),
     ),
     "an effect comes before its commit": (
         Change(
@@ -116,8 +125,5 @@ PLANTS: dict[str, tuple[Change, ...]] = {
             "        if not await self._ownership.alive(self.worker_id):\n            await self._begin_again()\n",
             "",
         ),
-    ),
-    "a due time is not recorded": (
-        Change("perdure._kernel.host", "if call.durable and self._draft.marked(", "if False and self._draft.marked("),
     ),
 }

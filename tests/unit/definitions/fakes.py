@@ -47,9 +47,9 @@ class FakeHost:
         self._occurrences[kind, name] += 1
         return self._occurrences[kind, name]
 
-    def equals(self, name: str, input: bytes, /) -> int:
+    def count_call(self, name: str, input: bytes, /) -> tuple[int, int, int]:
         self._equals[name, input] += 1
-        return self._equals[name, input]
+        return self.occurrence(Kind.ACTIVITY, name), self._equals[name, input], self.number()
 
     def unanswered(self, kind: Kind, name: str, /) -> bool:
         return any((call.kind, call.name) == (kind, name) and not call.future.done() for call in self.asked)
