@@ -20,8 +20,10 @@ from perdure.testing._simulation.history import AttemptSeen, EntryWritten, Execu
 from perdure.testing._simulation.invariants import Check
 from perdure.testing._simulation.simulate import Simulation, run_case
 
-from tests.simulation.programs import Node, program
+from tests.simulation.programs import PATIENCE_MS, Node, far_side_ms, program
 
+# Longer than a `hurried` step waits.
+LATE = next(label for label in map(str, count()) if far_side_ms(label) > PATIENCE_MS)
 # Something of every sort that checks look at: retries, a wait for days and one in memory, equals, at most once.
 LONG: Node = [
     "sequence",
@@ -32,6 +34,7 @@ LONG: Node = [
     ["once", "d"],
     ["equal", "e", 2],
     ["beside", ["stamp", "h"]],
+    ["hurried", LATE],
     ["stamp", "f"],
 ]
 # Ends with the firing of a timer, behind which nothing comes.
@@ -724,4 +727,26 @@ def what_may_happen_once_is_noted_while_it_happens(account: Account) -> object:
     life = long(account)
     begun = next(seen for seen in life.attempts if seen.once and not seen.ended)
     change_one(life.written, step(life, "", kind="begun"), tick=begun.tick + 1)
+    return life
+
+
+@breaks(
+    invariants.no_outcome_is_unknown_without_cause,
+    "the outcome of once 1 is unknown, and nothing has cut it off",
+    invariants.every_replay_goes_the_same_way,
+    invariants.nothing_begins_before_it_is_asked_for,
+)
+def an_outcome_is_unknown_for_no_reason(account: Account) -> object:
+    life = long(account)
+    change_one(life.written, step(life, "d"), exit=b'{"failure":[{"fail":{"tag":"outcome-unknown","error":{}}}]}')
+    return life
+
+
+@breaks(
+    invariants.no_attempt_times_out_early,
+    r"hurried began at \d+, and its 1000 ms were over at \d+",
+)
+def an_attempt_times_out_early(account: Account) -> object:
+    life = long(account)
+    change_one(life.written, step(life, LATE), now=0)
     return life

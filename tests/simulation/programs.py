@@ -134,7 +134,7 @@ async def _slept(ms: int) -> str:
 
 
 async def _drawn(label: str) -> list[str]:
-    drawn = f"{label} {uuid4()} {random().random()} {now().isoformat()}"
+    drawn = f"{label} {uuid4()} {uuid4()} {random().random()} {random().random()} {now().isoformat()}"
     return [drawn, await stamp(drawn)]
 
 
@@ -218,8 +218,7 @@ def may_be(node: Node, result: Any) -> bool:
         case "sleep":
             return result == "in time"
         case "draw":
-            drawn = _are(result, 2) and isinstance(result[0], str)
-            return drawn and result[1] == f"{result[0]}!" and result[0].startswith(f"{rest[0]} ")
+            return _are(result, 2) and result[1] == f"{result[0]}!" and _are_drawn(rest[0], str(result[0]).split())
         case "first":
             if not _are(result, len(rest)) or not any(result):
                 return False
@@ -233,6 +232,11 @@ def may_be(node: Node, result: Any) -> bool:
             return isinstance(result, str) and len(result) == 32
         case _:
             return _are(result, len(rest)) and all(map(may_be, rest, result))
+
+
+def _are_drawn(label: str, drawn: list[str]) -> bool:
+    """R39: of two draws in one turn each is its own."""
+    return drawn[:1] == [label] and len(drawn) == len(set(drawn)) == 6
 
 
 def _are(result: Any, count: int) -> bool:
@@ -274,7 +278,7 @@ def plan(case: Case) -> Plan:
         registrations=[program],
         commissions=[
             Commission(
-                workflow=program, args=(draw(chance, f"{case.seed}.{number}"),), clients=chance.choice((1, 1, 2))
+                workflow=program, args=(draw(chance, f"{case.seed}.{number}"),), clients=chance.choice((1, 1, 2, 3))
             )
             for number in range(chance.randint(1, 4))
         ],

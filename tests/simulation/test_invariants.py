@@ -93,7 +93,11 @@ MODEL: dict[str, tuple[Node, list[Any], list[Any]]] = {
     "once": (["once", "a"], ["a!", "a unknown"], ["b!", None]),
     "equal": (["equal", "a", 2], [["a!", "a!"]], [["a!"], ["a!", "b!"], ["a!"] * 3]),
     "sleep": (["sleep", 50], ["in time"], ["too early", None]),
-    "draw": (["draw", "a"], [["a 1", "a 1!"]], [["a 1", "a 2!"], ["b 1", "b 1!"]]),
+    "draw": (
+        ["draw", "a"],
+        [["a 1 2 3 4 5", "a 1 2 3 4 5!"]],
+        [["a 1 2 3 4 5", "a!"], ["b 1 2 3 4 5", "b 1 2 3 4 5!"], ["a 1 1 3 4 5", "a 1 1 3 4 5!"]],
+    ),
     "sequence": (["sequence", ["step", "a"], ["step", "b"]], [["a!", "b!"]], [["b!", "a!"], ["a!", None]]),
     "all": (["all", ["step", "a"], ["step", "b"]], [["a!", "b!"]], [["b!", "a!"], ["a!", None]]),
     "group": (["group", ["step", "a"], ["step", "b"]], [["a!", "b!"]], [["b!", "a!"], ["a!", None]]),

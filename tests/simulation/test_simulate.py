@@ -87,7 +87,8 @@ def test_a_failed_run_is_made_smaller():
     case = Case.parsed(failed.value.case)
     assert len(case.faults) == 1
     assert case.faults <= {Fault.CRASH, Fault.USURP, Fault.CLOSE}
-    assert case.at_most <= 2
+    for smaller in case.smaller():
+        simulate(careless, "17", seeds=str(smaller), check=charged_once, setup=gateway.forget)
 
 
 def test_a_run_without_faults_has_no_repeats():
@@ -96,6 +97,64 @@ def test_a_run_without_faults_has_no_repeats():
     for line in calm:
         done = simulate(careless, "17", seeds=line, check=charged_once, setup=gateway.forget)
         assert done.attempts == 1
+
+
+def test_a_check_may_raise_what_it_likes():
+    """The seed is not lost: a result that is asked for raises what the workflow failed with."""
+
+    @workflow
+    async def broken() -> None:
+        raise RuntimeError("a bug")
+
+    def check(run: SimulatedRun) -> None:
+        assert run.result is None
+
+    with pytest.raises(SimulationFailed, match=r"your check: Defect: .*a bug.*\(") as failed:
+        simulate(broken, seeds=3, check=check)
+    assert "To repeat it" in str(failed.value)
+
+
+def test_a_bare_assert_is_told_with_its_line():
+    def check(run: SimulatedRun) -> None:
+        assert run.result == "stolen"
+
+    with pytest.raises(
+        SimulationFailed,
+        match=r'your check: assert run\.result == "stolen" \(test_simulate\.py:\d+\)|your check: .*stolen',
+    ):
+        simulate(careful, "17", seeds=1, check=check)
+
+
+def test_a_check_sees_no_more_than_the_run_has_done():
+    """The engine's own checks replay bodies; what is local in them comes after the user's check."""
+    seen: list[str] = []
+    at_the_check: list[int] = []
+
+    @workflow
+    async def local() -> None:
+        seen.append("here")
+
+    calm = "seed=3 faults=none at_most=0 processes=1"
+    simulate(local, seeds=calm, executions=1, check=lambda run: at_the_check.append(len(seen)))
+    # The second client's start has taken a first turn as well, before it knew that it joins.
+    assert at_the_check == [2]
+    assert len(seen) > 2
+
+
+def test_a_long_workflow_is_not_taken_for_an_endless_one():
+    @workflow
+    async def long() -> None:
+        for _ in range(300):
+            await sleep("40 seconds")
+
+    simulate(long, seeds="seed=3 faults=none at_most=0 processes=1", executions=1)
+
+
+def test_nothing_to_simulate_is_refused():
+    with pytest.raises(UsageError, match="Both begin at 1"):
+        simulate(careful, "17", seeds=0)
+    with pytest.raises(UsageError, match="Both begin at 1"):
+        simulate(careful, "17", executions=0)
 
 
 def test_a_check_that_gives_false_has_failed():

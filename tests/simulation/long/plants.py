@@ -23,21 +23,6 @@ PLANTS: dict[str, tuple[Change, ...]] = {
             "        if True:",
         ),
     ),
-    "a wake is lost with the hint of it": (
-        Change("perdure._engine.wakes", "now - self._asked_at >= POLL_MS):", "False):"),
-    ),
-    "what another life of the worker had claimed is taken up": (
-        Change(
-            "perdure._engine.service",
-            "for record in records if record.owner == self.worker_id]",
-            "for record in records]",
-        ),
-        Change(
-            "perdure._engine.service",
-            "        self._suspects.clear()\n        for runner in list(self.runners.values()):\n            runner.drop()\n",
-            "        for runner in list(self.runners.values()):\n            runner.drop()\n        self._suspects.clear()\n",
-        ),
-    ),
     "an effect comes before its commit": (
         Change(
             "perdure._engine.runner",
@@ -104,6 +89,20 @@ PLANTS: dict[str, tuple[Change, ...]] = {
     ),
     "an at-most-once attempt is not noted": (
         Change("perdure._engine.runner", "                    kernel.note_begun(call)\n", "                    pass\n"),
+    ),
+    "every outcome of an at-most-once attempt is unknown": (
+        Change(
+            "perdure._engine.runner",
+            "return self._may_begin(call, now) and kernel.begun(call)",
+            "return self._may_begin(call, now)",
+        ),
+    ),
+    "a timeout comes early": (
+        Change(
+            "perdure._engine.attempts",
+            "self._alarm = self._shop.clock.call_at(now + left,",
+            "self._alarm = self._shop.clock.call_at(now + left // 2,",
+        ),
     ),
     "a worker that closes counts a crash": (
         Change(

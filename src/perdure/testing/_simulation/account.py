@@ -121,10 +121,6 @@ class Account:
     # Rows of a journal or of an execution that belong to nothing.
     strays: list[str]
 
-    def of_incarnation(self, incarnation: bytes) -> Life | None:
-        """The execution to which a journal belongs."""
-        return next((life for life in self.lives.values() if life.record.incarnation == incarnation), None)
-
 
 def account_of(
     *,

@@ -13,7 +13,7 @@ from perdure._definitions.registration import Registration
 from perdure._definitions.workflow import Workflow
 from perdure._facade import WorkflowEngine
 from perdure._ids import new_execution_id
-from perdure.errors import StoreUnavailableError, UsageError
+from perdure.errors import ExecutionNotFoundError, StoreUnavailableError, UsageError
 from perdure.testing._simulation.case import Case, Fault
 from perdure.testing._simulation.process import Process, ProcessGone, Question, State
 from perdure.testing._simulation.world import MS, SECOND, Stuck, World
@@ -30,7 +30,7 @@ class Commission:
 
     workflow: Workflow[..., Any]
     args: tuple[Any, ...] = ()
-    # With what a second client may start it; the engine must not care.
+    # How many start it, all of them with the same.
     clients: int = 1
 
 
@@ -63,6 +63,8 @@ class Director:
         self._news = asyncio.Event()
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
+        # How often a process that has ended is replaced while others are left: a fleet may also shrink.
+        self._replaced: float = self.world.fate("fleet").choice((0, 0.5, 1))
         # Clients that wait for a result.
         self._waiting: list[tuple[str, asyncio.Task[None]]] = []
         # Executions that were held for crashes and have been resumed, each with its fence then.
@@ -77,7 +79,7 @@ class Director:
             world.run(self._whole)
         except Stuck as stuck:
             waiting = ", ".join(
-                f"{row.workflow} {row.execution_id} is {row.held or row.status}"
+                f"{row.workflow} {row.execution_id} is {row.held or row.status}{self._hint(row.workflow)}"
                 for row in self.world.history.latest.values()
                 if row.status not in FINAL
             )
@@ -100,6 +102,7 @@ class Director:
         # Whoever waits for one that has ended hears of it; for one that is held nobody will.
         await asyncio.gather(*(task for id_, task in self._waiting if self.world.history.latest[id_].held is None))
         self._closing = True
+        self.world.heal()
         for task in self._tasks:
             task.cancel()
         for process in self.world.living:
@@ -119,6 +122,10 @@ class Director:
     def _tell_news(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
+
+    def _hint(self, workflow: str) -> str:
+        known = any(one.name == workflow for one in self._plan.registrations)
+        return "" if known else " (no process has its body: give it in also=)"
 
     # Executions ------------------------------------------------------------------------------------
 
@@ -150,7 +157,8 @@ class Director:
 
     async def _client(self, commission: Commission, execution_id: str | None) -> None:
         fate = self.world.fate("clients")
-        await asyncio.sleep(fate.choice((0, 0.001, 0.01, 0.1)) * fate.random())
+        # Not spread: clients of one execution shall start it at one moment.
+        await asyncio.sleep(fate.choice((0, 0.005, 0.01, 0.1)))
         workflow = commission.workflow
 
         def start(engine: WorkflowEngine) -> Coroutine[Any, Any, Any]:
@@ -165,10 +173,13 @@ class Director:
             self._waiting.append((started, self._spawn(self._wait(workflow, started))))
 
     async def _wait(self, workflow: Workflow[..., Any], execution_id: str) -> None:
-        told = await self._ask_until_done(
-            lambda engine: engine.wait_for_exit(execution_id, workflow=workflow.name, timeout=None)
-        )
-        self.saw.told.setdefault(execution_id, []).append(told)
+        def wait(engine: WorkflowEngine) -> Coroutine[Any, Any, Any]:
+            return engine.wait_for_exit(execution_id, workflow=workflow.name, timeout=None)
+
+        try:
+            self.saw.told.setdefault(execution_id, []).append(await self._ask_until_done(wait))
+        except ExecutionNotFoundError as error:
+            self.world.complain(f"{execution_id} was accepted, and whoever waits for it is told: {error}")
 
     async def _ask_until_done(self, question: Question) -> Any:
         """Ask a process, and another one when that is gone or cannot say; as whoever needs an answer does."""
@@ -197,20 +208,21 @@ class Director:
         world = self.world
         fate = world.fate("trouble")
         sorts = sorted(world.case.faults & self._troubles.keys())
-        pace, restraint = fate.choice((3 * MS, 30 * MS, 300 * MS)), fate.choice((0, 0.5, 0.9))
+        pace, restraint = fate.choice((3 * MS, 30 * MS, 300 * MS)), fate.choice((0, 0.5))
+        # One fault for each transaction, or as many as there is time for while transactions come.
+        patient = fate.random() < 0.5
         while sorts and not world.healed:
             # Not while everybody sleeps for days: the faults of a run would all be over before the first one wakes.
-            await self._next_writing()
+            await self._next_chance(patient)
             await asyncio.sleep(fate.expovariate(1 / pace) / SECOND)
-            processes = self._open_processes()
+            processes = [process for process in world.processes if process.is_at_work]
             fault, chance = fate.choice(sorts), fate.random()
             if processes and fate.random() >= restraint and world.strikes(fault):
                 self._troubles[fault](self, processes[int(chance * len(processes))])
 
-    async def _next_writing(self) -> None:
-        """Wait until somebody has written something."""
-        written = self.world.history.written
-        while self.world.history.written == written:
+    async def _next_chance(self, patient: bool) -> None:  # noqa: FBT001 - drawn
+        world, written = self.world, self.world.history.written
+        while (patient and world.history.written == written) or not world.is_busy:
             await self._next_news()
 
     def _crash(self, process: Process) -> None:
@@ -245,7 +257,7 @@ class Director:
         """Open another process for one that has ended, after a while; not always, if others are left."""
         fate = self.world.fate("restarts")
         delay: Microseconds = round(fate.choice((0, 0.001, 0.2, 3)) * SECOND)
-        if not self._closing and (not self._open_processes() or fate.random() < 0.7):
+        if not self._closing and (not self._open_processes() or fate.random() < self._replaced):
             self.world.trouble_until(self.world.now_us() + delay)
             self.world.outside.call_at_us(self.world.now_us() + delay, self._open_another)
 

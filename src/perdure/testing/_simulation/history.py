@@ -7,11 +7,14 @@ function. Both are numbered by one counter, so a check can say what came before 
 
 import hashlib
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from perdure._model.journal import Kind
 from perdure._stores.sqlite.driver import Connection
+from perdure._values.exit_codec import is_success
 
 Tick = int  # the place of something in a run
 
@@ -85,6 +88,7 @@ class AttemptSeen(NamedTuple):
     key: str
     # Whether it is to be delivered at most once.
     once: bool
+    timeout_ms: int | None
 
 
 Written = ExecutionChange | EntryWritten | WorkerChange
@@ -106,6 +110,8 @@ class History:
     attempts: list[AttemptSeen] = field(default_factory=list[AttemptSeen])
     # By execution: its row as it is now.
     latest: dict[str, ExecutionRow] = field(default_factory=dict[str, ExecutionRow])
+    # How many entries say that something has got on.
+    progress: int = 0
     # The place at which each transaction became durable, in order.
     _commits: list[Tick] = field(default_factory=list[Tick])
     _count: int = 0
@@ -125,6 +131,7 @@ class History:
                     self.latest[one.after.execution_id] = one.after
             elif isinstance(one, EntryWritten):
                 self.entries.append(one)
+                self.progress += one.kind == Kind.TIMER or (one.kind == Kind.ACTIVITY and is_success(one.exit))
             else:
                 self.workers.append(one)
 
@@ -137,6 +144,14 @@ class History:
         """A number that is the same for the same history, going on from `before`."""
         told = repr((before, self.executions, self.entries, self.workers, self.attempts))
         return int.from_bytes(hashlib.sha256(told.encode()).digest()[:8], "big")
+
+    def most_attempted(self) -> str:
+        """What was attempted most often."""
+        counts = Counter((one.name, one.occurrence, one.execution_id) for one in self.attempts if not one.ended)
+        if not counts:
+            return "nothing was attempted"
+        (name, occurrence, execution_id), times = counts.most_common(1)[0]
+        return f"{name} {occurrence} of {execution_id} was attempted {times} times"
 
     def committed(self, tick: Tick) -> Tick:
         """When what was written at a place in the run became durable."""

@@ -13,13 +13,15 @@ from perdure._model.status import Status, is_final, may_become
 from perdure._values.exit_codec import is_success, retry_at
 from perdure.testing._simulation.account import Account, Life, is_activity
 from perdure.testing._simulation.case import Fault
-from perdure.testing._simulation.history import ExecutionChange, ExecutionRow, Tick
+from perdure.testing._simulation.history import AttemptSeen, ExecutionChange, ExecutionRow, Tick
 
 # What may cut an attempt off, so that it is made again.
 _CUTS: Final = frozenset({Fault.CRASH, Fault.USURP, Fault.CLOSE})
 # These say that code and journal, or the engine and its store, disagree.
 _BUGS: Final = frozenset({"DIVERGENCE", "REFUSED", "UNREADABLE", "SPINNING", "DEADLOCK"})
 
+_UNKNOWN: Final = b'"outcome-unknown"'
+_TIMEOUT: Final = b'"activity-timeout"'
 # A round is taken every five seconds at the latest, and asks and is answered within one more.
 _LATEST_MS: Final = 6_000
 
@@ -231,7 +233,7 @@ def no_outcome_is_invented(account: Account) -> Iterator[str]:
     for life in account.lives.values():
         seen = {(a.name, a.occurrence, a.attempt, a.ended): a.tick for a in reversed(life.attempts)}
         for entry in life.written:
-            if not is_activity(entry) or b'"outcome-unknown"' in entry.exit:
+            if not is_activity(entry) or _UNKNOWN in entry.exit:
                 continue
             tick = seen.get((entry.name, entry.occurrence, entry.attempt, is_success(entry.exit)))
             if tick is None or tick > entry.tick:
@@ -334,6 +336,34 @@ def at_most_once_is_kept(account: Account) -> Iterator[str]:
                 yield f"{life}: attempt {attempt.attempt} of {attempt.name} may happen once, and began before it was noted"
 
 
+def no_outcome_is_unknown_without_cause(account: Account) -> Iterator[str]:
+    """R50: an outcome is unknown only of an attempt that was noted as begun, by somebody who has lost the execution since."""
+    for life in account.lives.values():
+        noted = {(e.name, e.occurrence, e.attempt): e.tick for e in life.written if e.kind == Kind.ATTEMPT_BEGUN}
+        for entry in life.written:
+            if not is_activity(entry) or _UNKNOWN not in entry.exit:
+                continue
+            since = noted.get((entry.name, entry.occurrence, entry.attempt), entry.tick)
+            lost = any(since < change.tick < entry.tick and _is_freed(change) for change in life.changes)
+            if not lost:
+                yield f"{life}: the outcome of {entry.name} {entry.occurrence} is unknown, and nothing has cut it off"
+
+
+def no_attempt_times_out_early(account: Account) -> Iterator[str]:
+    """R12: who is told that its time is over has had it."""
+    for life in account.lives.values():
+        begun: dict[tuple[str, int, int], AttemptSeen] = {}
+        for attempt in life.attempts:
+            if not attempt.ended:
+                begun.setdefault((attempt.name, attempt.occurrence, attempt.attempt), attempt)
+        for entry in life.written:
+            seen = begun.get((entry.name, entry.occurrence, entry.attempt))
+            if seen is None or seen.timeout_ms is None or not is_activity(entry) or _TIMEOUT not in entry.exit:
+                continue
+            if entry.now < seen.now + seen.timeout_ms:
+                yield f"{life}: {entry.name} began at {seen.now}, and its {seen.timeout_ms} ms were over at {entry.now}"
+
+
 CHECKS: Final[tuple[Check, ...]] = (
     no_start_is_lost,
     everybody_is_told_the_same,
@@ -352,6 +382,8 @@ CHECKS: Final[tuple[Check, ...]] = (
     every_attempt_has_its_number,
     every_key_is_the_steps_own,
     at_most_once_is_kept,
+    no_outcome_is_unknown_without_cause,
+    no_attempt_times_out_early,
 )
 
 
@@ -373,6 +405,12 @@ def _has_got_on(life: Life, change: ExecutionChange) -> bool:
     """Whether an entry was written since whoever makes this change came to own it."""
     taken = _taken(life, change.tick)
     return taken is not None and any(taken.tick < entry.tick < change.tick for entry in life.written)
+
+
+def _is_freed(change: ExecutionChange) -> bool:
+    """Whether somebody has lost an execution by this change."""
+    before, after = change.before, change.after
+    return before is not None and before.owner is not None and (after is None or after.owner != before.owner)
 
 
 def _latest(life: Life, tick: Tick) -> ExecutionChange | None:

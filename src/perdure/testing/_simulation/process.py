@@ -112,12 +112,19 @@ class Process:
             lambda: world.changed(self),
         )
         self.store = SimulatedStore(world.database, world.clock, self, witness)
+        self._options = options
         self.engine = SimulatedEngine(self.store, self, registrations, options, random)
         self._told_to_close = asyncio.Event()
         self._life = self._spawn(self._live())
 
     def __repr__(self) -> str:
         return f"process {self.number}"
+
+    @property
+    def told(self) -> str:
+        """What it is, for somebody who looks for what went wrong."""
+        options = ", ".join(f"{name}={value}" for name, value in self._options.items())
+        return f"{self} ({options}) is {self.state.name.lower()}"
 
     # Link ------------------------------------------------------------------------------------------
 
@@ -131,14 +138,19 @@ class Process:
         return self._world.delay()
 
     def is_lost(self) -> bool:
-        """Whether a call to the store never arrives. Those who open or close have nobody who asks again."""
-        return self.state is State.OPEN and self._world.is_lost()
+        """Whether a call to the store never arrives. Whoever opens an engine hears of it, and has to ask again."""
+        return self.is_at_work and self._world.is_lost()
 
     def dawdle(self) -> Microseconds:
         """How long an activity waits before it begins."""
         return self._world.dawdle()
 
     # Its life --------------------------------------------------------------------------------------
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether its engine is open, or closes."""
+        return self.state in {State.OPEN, State.CLOSING}
 
     @property
     def stands(self) -> bool:

@@ -2,9 +2,11 @@
 
 import logging
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from perdure._definitions.registration import Registration
@@ -97,20 +99,21 @@ def simulate(
 
     Activities are called as they are, so give them a fake of their far side; there is no network in a simulation, and a
     plain function is called on the one thread there is. The same seed gives the same run as long as workflow, fakes and
-    `check` are deterministic themselves.
+    `check` are deterministic themselves. One simulation at a time goes on in a process, and no other engine beside it:
+    chance and failpoints are the process's.
 
     Args:
         workflow: The workflow, with its body.
         *payload: What it is started with. With an idempotency key all starts are one execution, as they must be.
         seeds: How many runs, or which seeds; or the line of a failed run, to repeat that one.
-        check: Called after each run with what has happened; raises an AssertionError, or gives False, if it is wrong.
+        check: Called after each run with what has happened; raises, or gives False, if it is wrong.
         setup: Called before each run: to empty the fakes.
         also: More workflows, which this one starts.
         executions: How many executions each run starts, where the workflow has no idempotency key.
 
     Raises:
         SimulationFailed: A run went wrong; the message says what, and has the line that repeats it.
-        UsageError: The workflow has no body, or the line is none.
+        UsageError: The workflow has no body, the line is none, or there would be no run.
 
     Example:
         >>> from perdure import activity, workflow
@@ -130,6 +133,8 @@ def simulate(
     """
     if not isinstance(workflow, WorkflowImplementation):
         raise UsageError(f"{workflow!r} has no body. Simulate its implementation (`@Contract.implement`).")
+    if executions < 1 or (isinstance(seeds, int) and seeds < 1):
+        raise UsageError(f"seeds={seeds!r}, executions={executions!r}: nothing would be simulated. Both begin at 1.")
     plan = Plan(
         registrations=[workflow, *also],
         commissions=[Commission(workflow=workflow, args=payload, clients=2) for _ in range(executions)],
@@ -197,9 +202,9 @@ def run_case(
                 records=_records(director),
                 calm_from=world.calm_from,
             )
-            found += violations(account)
-            if not found:
-                found += judge(account)
+            # First: the checks of the engine run bodies again, and whatever is local in them.
+            judged = list(judge(account))
+            found += [*violations(account), *judged]
         _count(simulation, director)
         return found
     finally:
@@ -228,9 +233,15 @@ def _asked(check: Callable[[SimulatedRun], object] | None, account: Account) -> 
         return []
     try:
         verdict = check(told_of(account))
-    except AssertionError as error:
-        return [f"your check: {error or 'an assertion failed'}"]
+    except Exception as error:  # noqa: BLE001 - the user's code; a result that is asked for raises what it failed with
+        return [f"your check: {_said(error)}"]
     return ["your check gave False"] if verdict is False else []
+
+
+def _said(error: Exception) -> str:
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    what = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+    return f"{what or place.line} ({Path(place.filename).name}:{place.lineno})"
 
 
 def shrunk(case: Case, found: list[str], run: Callable[[Case], list[str]]) -> tuple[Case, list[str]]:

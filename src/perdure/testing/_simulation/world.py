@@ -35,11 +35,14 @@ SECOND: Final[Microseconds] = 1_000_000
 
 # Rounds are taken every second. When as many have found nothing, the next ones will not either.
 QUIET: Final = 3 * SECOND
+# So long after somebody has written it is worth while to make trouble.
+BUSY: Final = 2 * SECOND
 # So long after the last fault its consequences may last: others look for the dead every second, and twice for what is
 # owned and unknown; a call that failed is made again after two.
 AFTERMATH: Final = 15 * SECOND
-# No run needs as many; one that does goes round in circles.
-MOST_PASSES: Final = 200_000
+# No run needs as many in which nothing gets on: a step that succeeds or a timer that fires allows for some more.
+MOST_PASSES: Final = 100_000
+PASSES_FOR_A_STEP: Final = 2_000
 
 _worlds = count(1)
 
@@ -77,9 +80,10 @@ class World:
         self.keeper = Keeper(self.database, SOME_DAY)
         self._now: Microseconds = 0
         self._changed_at: Microseconds = 0
+        self._written_at: Microseconds = 0
         self._calm_from: Microseconds = 0
         self._running: Process | None = None
-        self._over = False
+        self._over = self._healed = False
         self._fates: dict[str, Random] = {}
         fate = self.fate("rates")
         # How often a fault happens where it can happen, and how long calls take: another run, another weather.
@@ -116,7 +120,11 @@ class World:
     @property
     def healed(self) -> bool:
         """Whether nothing goes wrong any more."""
-        return self._over or self.faults.total() >= self.case.at_most
+        return self._healed or self.faults.total() >= self.case.at_most
+
+    def heal(self) -> None:
+        """Let nothing go wrong any more."""
+        self._healed = True
 
     def delay(self) -> Microseconds:
         """How long a call is on its way."""
@@ -141,14 +149,21 @@ class World:
         self._changed_at = self._now
         self.on_change()
         if process is not None:
+            self._written_at = self._now
             self._tell_others(process)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody has written a moment ago."""
+        return self._now - self._written_at < BUSY
 
     def _tell_others(self, writer: Process) -> None:
         fate = self.fate("hints")
         for process in self.processes:
             if process is writer or process.state is State.ENDED or process.store.hint is None:
                 continue
-            if Fault.DEAF not in self.case.faults or self.healed:
+            # Never healed: with every hint lost the fleet is slower, and that is all.
+            if Fault.DEAF not in self.case.faults:
                 process.loop.call_at_us(self._now + fate.randrange(40 * MS), process.store.hint)
 
     def run(self, main: Callable[[], Awaitable[None]]) -> None:
@@ -167,15 +182,18 @@ class World:
                 self._step()
             task.result()
         finally:
-            self._over = True
+            self._over = self._healed = True
             _failpoints.arm(None)
             _ids.draw_from(None)
             logger.handlers, logger.propagate = before
 
     def _step(self) -> None:
         self.passes += 1
-        if self.passes > MOST_PASSES:
-            raise Stuck(f"after {MOST_PASSES:,} passes it still goes on; it goes round in circles")
+        if self.passes > MOST_PASSES + PASSES_FOR_A_STEP * self.history.progress:
+            raise Stuck(
+                f"it goes round in circles; {self.history.progress} steps have got somewhere,"
+                f" and {self.history.most_attempted()}"
+            )
         if self.outside.is_ready:
             self.outside.run_pass()
             return
@@ -258,7 +276,8 @@ class World:
 
     def states(self) -> str:
         """How the processes are."""
-        return ", ".join(f"{process} is {process.state.name.lower()}" for process in self.processes)
+        ended = [process for process in self.processes if process.state is State.ENDED]
+        return ", ".join([*(process.told for process in self.living), f"{len(ended)} have ended"])
 
     @property
     def running(self) -> Process | None:
@@ -290,7 +309,9 @@ class World:
         self.reached[point] += 1
         if point.startswith("effect."):
             self._note_attempt(process, ended=point == "effect.after")
-        if process.state is State.OPEN and self.strikes(Fault.CRASH, self._crash_rate):
+        # More often where an effect has just happened, or is about to: that is where a repetition costs something.
+        rate = self._crash_rate * (4 if point.startswith("effect.") else 1)
+        if process.is_at_work and self.strikes(Fault.CRASH, rate):
             self.ended_at[point] += 1
             process.kill()
             raise ProcessEnded
@@ -303,6 +324,7 @@ class World:
             AttemptSeen(
                 self.history.tick(), self.clock.now(), process.number, ended, attempt.execution_id, incarnation,
                 name, occurrence, attempt.attempt, attempt.idempotency_key, attempt.call.activity.at_most_once,
+                attempt.call.activity.timeout_ms,
             )
         )  # fmt: skip
         self.changed(None)
