@@ -306,7 +306,12 @@ class WorkflowEngine:
 
     async def wait_for_exit(self, execution_id: ExecutionId, *, workflow: str, timeout: timedelta | None) -> bytes:
         """The encoded exit, once there is one; for definitions."""
-        return await self._ask(self._service.wait_for_exit, execution_id, workflow=workflow, timeout=timeout)
+        waiting = self._ask(self._service.wait_for_exit, execution_id, workflow=workflow, timeout=timeout)
+        running = ambient.attempt.get()
+        # A plain function is on a thread, which waits as well, and cannot be given back.
+        if running is None or running.engine is not self or asyncio.get_running_loop() is not self._service.loop:
+            return await waiting
+        return await running.aside(waiting)
 
     async def record(self, execution_id: ExecutionId, /) -> Record | None:
         """The execution as it stands in the store; for definitions."""
@@ -332,6 +337,11 @@ class WorkflowEngine:
     def _check_open(self) -> None:
         if self._state == "open":
             _in_its_process(self._pid)
+            if self._service.committer.ended:
+                raise UsageError(
+                    "Somebody has cancelled every task of this engine's loop, its own among them. Close it, and open a new"
+                    " one: nothing is lost."
+                )
             return
         # An activity that still has its grace is not told that the engine closes: that would be its recorded result.
         running = ambient.attempt.get()

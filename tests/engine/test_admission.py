@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from perdure import Status, activity, sleep, workflow
 from perdure._model.status import is_final
 
@@ -293,5 +295,34 @@ def test_room_is_never_lost(lab):
             assert service.room() == 2
             assert service._sleeping == set()
             assert service.idle
+
+    lab.run(main)
+
+
+@pytest.mark.parametrize("bound", ["admission", "concurrency"])
+def test_whoever_waits_for_another_execution_in_an_activity_leaves_it_the_room(lab, bound):
+    """R5, R14: else as many parents as may run at once would wait for children that may not."""
+
+    @activity
+    async def double(number: int) -> int:
+        return 2 * number
+
+    @workflow(name="Child", idempotency_key=str)
+    async def child(number: int) -> int:
+        return await double(number)
+
+    @activity
+    async def ask(number: int) -> int:
+        return await child.execute(number)
+
+    @workflow(name="Parent", idempotency_key=str)
+    async def parent(number: int) -> int:
+        return await ask(number)
+
+    async def main():
+        async with lab.engine([parent, child], **{bound: 1}) as engine:
+            waiting = asyncio.gather(*(engine.execute(parent, number) for number in range(5)))
+            assert await lab.finish(waiting) == [0, 2, 4, 6, 8]
+            assert lab.service(engine).room() == (1 if bound == "admission" else 1_000)
 
     lab.run(main)

@@ -524,3 +524,41 @@ def test_a_convict_that_has_mail_is_held_like_any_other(lab):
             assert await lab.result(poison.handle(handle.execution_id)) == "done"
 
     lab.run(main)
+
+
+def test_a_worker_that_begins_again_leaves_the_suspects_of_its_former_life(file_lab):
+    """Promise 3, R41: they are pending or others' now. Claimed again, each is run once, under its new fence."""
+    began: list[str] = []
+    crashing = True
+
+    @activity
+    async def act(key: str) -> str:
+        if crashing:
+            await Gate().wait()
+        began.append(key)
+        await Gate().wait()
+        return key
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        return await act(key)
+
+    async def main():
+        nonlocal crashing
+        for _ in range(2):
+            async with file_lab.doomed([work]):
+                for key in "abc":
+                    await work.start(key)
+        crashing = False
+        async with file_lab.engine([work]) as first:
+            former = file_lab.service(first).worker_id
+            assert len(began) == 1
+            file_lab.probe(first).inner.abandon(former)
+            async with file_lab.engine() as second:
+                await file_lab.probe(second).inner.take_over(file_lab.service(second).worker_id)
+            await file_lab.skip("3 seconds")
+            assert file_lab.service(first).worker_id != former
+            # One suspect at a time, as before; that it is run twice by one worker in one life must not be.
+            assert len(began) == 2
+
+    file_lab.run(main)

@@ -546,6 +546,65 @@ def test_a_loop_that_ends_while_an_engine_closes_leaves_no_open_store(lab):
     lab.run(main)
 
 
+def test_a_loop_that_ends_while_an_engine_closes_does_not_end_a_thread(file_lab):
+    """R12: both at once. What still runs on a thread stays this process's, also when nobody can wait for anything."""
+    lab = file_lab
+    gate = ThreadGate()
+
+    @activity
+    def stuck() -> None:
+        gate.wait()
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> None:
+        await stuck()
+
+    async def main():
+        store = lab.store()
+        engine = WorkflowEngine(store, [work], grace="10 seconds")
+
+        async def session() -> None:
+            async with engine:
+                await engine.start(work, "k")
+                await gate.reached()
+
+        leaving = asyncio.ensure_future(session())
+        await gate.reached()
+        await lab.settle()
+        worker = lab.service(engine).worker_id
+        await cancel_all()
+        with contextlib.suppress(asyncio.CancelledError):
+            await leaving
+        try:
+            async with lab.engine() as client:
+                (record,) = [one async for one in client.executions()]
+                assert (record.status, record.worker) == (Status.RUNNING, worker)
+        finally:
+            gate.open()
+            await store.inner.close()
+
+    lab.run(main)
+
+
+def test_an_engine_whose_tasks_were_cancelled_says_so(lab):
+    """It would never answer: nobody writes, and nobody looks for work. Closed and opened anew it goes on."""
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        return key
+
+    async def main():
+        async with lab.engine([work]) as engine:
+            await cancel_all()
+            await lab.settle()
+            with pytest.raises(UsageError, match="cancelled every task"):
+                await engine.execute(work, "k")
+        async with lab.engine([work]) as engine:
+            assert await engine.execute(work, "k") == "k"
+
+    lab.run(main)
+
+
 async def cancel_all() -> None:
     """As asyncio.run does when its coroutine has ended or a second Ctrl-C has come."""
     for task in asyncio.all_tasks() - {asyncio.current_task()}:

@@ -1,6 +1,7 @@
 """Replaying a journal up to any commit gives what the live run gave (DESIGN 7, promise 5)."""
 
 import asyncio
+import gc
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
@@ -9,12 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perdure._definitions.activity import ActivityCall
 from perdure._kernel import frames
+from perdure._kernel.event import Origin
+from perdure._kernel.kernel import Kernel
+from perdure._model.journal import Entry
 from perdure.errors import WorkflowIOError
 
-from tests.kernel.driver import Play, close_all
+from tests.kernel.driver import BEGAN_AT, EXECUTION_ID, Play, close_all
 from tests.kernel.program import PROGRAMS, Node, Player
-from tests.kernel.steps import fetch, spin
+from tests.kernel.steps import Declined, fetch, spin
 
 CHOICES = st.lists(st.integers(0, 999), max_size=25)
 
@@ -161,3 +166,48 @@ def test_a_replay_leaves_the_outer_loop_and_its_hooks_as_they_were(
             again.kernel._loop.call_soon(print)
 
     asyncio.run(main())
+
+
+def _replayed(body: Callable[[], Any], journal: list[Entry]) -> Kernel:
+    """A kernel that nobody has taken anything from yet."""
+    kernel = Kernel(Origin(EXECUTION_ID, 1, "Body", b"seed", BEGAN_AT, unborn=False), journal)
+    kernel.begin(body, journal)
+    return kernel
+
+
+def test_a_replay_keeps_none_of_the_calls_that_it_has_answered() -> None:
+    """A body of a thousand steps would have them all in memory when it has come to its end: inputs, contexts and all."""
+
+    async def body() -> None:
+        for each in range(10):
+            await fetch(each)
+
+    def calls() -> set[int]:
+        return {id(each) for each in gc.get_objects() if type(each) is ActivityCall}
+
+    play = Play(body)
+    for _ in range(9):
+        play.answer("fetch", 1)
+    play.close()
+    before = calls()
+    kernel = _replayed(body, play.journal)
+    (waiting,) = kernel.activities()
+    assert calls() - before == {id(waiting)}
+    kernel.close()
+
+
+def test_what_is_asked_for_behind_a_replay_is_what_waits() -> None:
+    """R7: each call once, also one whose failed attempts have been fed, and in the order in which they were made."""
+
+    async def body() -> None:
+        await asyncio.gather(fetch(1), fetch(2), fetch(3))
+
+    play = Play(body)
+    play.fail(play.calls[0], Declined(code=1), retry_in_ms=5)
+    play.fail(play.calls[0], Declined(code=1), retry_in_ms=5)
+    play.answer(play.calls[1], 2)
+    play.close()
+    kernel = _replayed(body, play.journal)
+    assert [(call.input, call.attempt) for call in kernel.take_asked()] == [(b'{"x":1}', 3), (b'{"x":3}', 1)]
+    assert list(kernel.take_asked()) == []
+    kernel.close()

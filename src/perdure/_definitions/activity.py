@@ -28,7 +28,7 @@ from perdure._definitions.policy import (
 )
 from perdure._definitions.signature import NOTHING, RESULT, dressed, is_async, plain_function, read_signature
 from perdure._model.journal import Kind
-from perdure._values.exit import Exit
+from perdure._values.cause import Cause
 from perdure._values.exit_codec import ExitCodec
 from perdure._values.schedule import Schedule
 from perdure._values.schema import Schema
@@ -42,6 +42,8 @@ RetryIf: TypeAlias = Callable[[BaseException], bool]
 
 _host: Final = ambient.host
 _copy_context: Final = contextvars.copy_context
+# Looked up in the class, a member of an enumeration costs as much as a call.
+_ACTIVITY: Final = Kind.ACTIVITY
 
 
 class ActivityCall(Call, Coroutine[None, None, Any]):
@@ -63,9 +65,10 @@ class ActivityCall(Call, Coroutine[None, None, Any]):
         input: bytes,
         occurrence: int,
         number_of_equals: int,
+        number: int,
         context: contextvars.Context,
     ) -> None:
-        super().__init__(Kind.ACTIVITY, activity.name, occurrence, input, host.number())
+        Call.__init__(self, _ACTIVITY, activity.name, occurrence, input, number)
         self.activity = activity
         # What the activity runs in: a copy of the body's context at the call (R14).
         self.context = context
@@ -101,13 +104,21 @@ class ActivityCall(Call, Coroutine[None, None, Any]):
         arguments = self.activity.arguments
         return arguments.spread(arguments.copies(self.input, self._values))[1] if arguments.has_keywords else {}
 
-    def decode(self, exit: bytes, /) -> Exit[Any]:
-        """Read a recorded exit with today's schema.
+    def decode_success(self, exit: bytes, /) -> Any:
+        """Read the value of a recorded success with today's schema.
 
         Raises:
             PayloadError: It cannot be read.
         """
-        return self.activity.codec.decode(exit)
+        return self.activity.codec.decode_success(exit)
+
+    def decode_failure(self, exit: bytes, /) -> Cause:
+        """Read why it failed, as recorded, with today's declarations.
+
+        Raises:
+            PayloadError: It cannot be read.
+        """
+        return self.activity.codec.decode_failure(exit)
 
     def same_input(self, recorded: bytes, /) -> bool:
         """Whether a recorded input means what is asked now, although its bytes differ (R2)."""
@@ -122,8 +133,9 @@ class ActivityCall(Call, Coroutine[None, None, Any]):
         self._use()
         activity = self.activity.options(retry=retry)
         made = ActivityCall(
-            activity, self._host, self._values, self.input, self.occurrence, self.number_of_equals, self.context
-        )
+            activity, self._host, self._values, self.input,
+            self.occurrence, self.number_of_equals, self._host.number(), self.context,
+        )  # fmt: skip
         made.retry_if = retry_if
         return made
 
@@ -131,7 +143,7 @@ class ActivityCall(Call, Coroutine[None, None, Any]):
         if self._used:
             raise self._reused()
         self._used = True
-        if self.activity.inline and self._host.unanswered(Kind.ACTIVITY, self.name):
+        if self.activity.inline and self._host.unanswered(_ACTIVITY, self.name):
             raise UsageError(
                 f"Inline activity {self.name!r} is asked for while another of that name is unanswered. They have no "
                 "input by which a replay could tell them apart: give each a name."
@@ -244,9 +256,7 @@ class Activity(Generic[P, A_co]):
         if host is None:
             return self._run_here(args, kwargs)
         raw, values = self.arguments.write(args, kwargs)
-        name = self.name
-        occurrence = host.occurrence(Kind.ACTIVITY, name)
-        return ActivityCall(self, host, values, raw, occurrence, host.equals(name, raw), _copy_context())
+        return ActivityCall(self, host, values, raw, *host.count_call(self.name, raw), _copy_context())
 
     def options(self, **changes: Unpack[ActivityChanges]) -> Self:
         """Give a configured copy: another name, timeout or retry for one call.

@@ -64,7 +64,7 @@ class Arguments:
             _check_default(parameter, schema, owner)
         self._readers: Final = tuple(schema.decode for schema in schemas)
         self._writers: Final = tuple(
-            (schema.validate, (b"," if place else b"{") + _member(parameter.name), schema.encode)
+            ((b"," if place else b"{") + _member(parameter.name), schema.write)
             for place, (parameter, schema) in enumerate(zip(parameters, schemas, strict=True))
         )
 
@@ -130,14 +130,13 @@ class Arguments:
         values: list[Any] = []
         try:
             if self.count == 1:  # what the loop below does, without its lists: most activities take one argument
-                ((validate, member, encode),) = self._writers
-                value = validate(args[0])
-                return member + encode(value) + b"}", (value,)
-            # Validated first: the serializer knows types, but neither constraints nor what can be made of "5".
-            for (validate, member, encode), argument in zip(self._writers, args, strict=True):
-                value = validate(argument)
+                ((member, write),) = self._writers
+                raw, value = write(args[0])
+                return member + raw + b"}", (value,)
+            for (member, write), argument in zip(self._writers, args):  # noqa: B905 - as many, by what is above
+                raw, value = write(argument)
                 values.append(value)
-                pieces += (member, encode(value))
+                pieces += (member, raw)
         except PayloadError as refused:
             raise self._named(refused, len(pieces) // 2) from refused
         pieces.append(b"}" if pieces else b"{}")
@@ -155,7 +154,7 @@ class Arguments:
         if len(self._unchanging) == self.count:
             return values
         if self.count == 1:
-            _, member, _ = self._writers[0]
+            member, _ = self._writers[0]
             return (self._readers[0](raw[len(member) : -1]),)
         read = self.struct.read(raw)
         for place, name in self._unchanging:

@@ -11,7 +11,6 @@ from perdure._definitions.name import check_name
 from perdure._model.clock import SystemClock
 from perdure._model.journal import Kind
 from perdure._values.duration import Duration, to_ms, to_timedelta
-from perdure._values.exit import Exit, Success
 from perdure._values.instant import Instant, from_datetime
 
 # Up to here an execution keeps its worker while it waits; above, it is suspended and its due time recorded (R16).
@@ -52,10 +51,6 @@ class TimerCall(Call):
         self.due_at = due_at
         # Whether the execution is suspended meanwhile, its due time recorded.
         self.durable = durable
-
-    def decode(self, exit: bytes, /) -> Exit[None]:  # noqa: ARG002 - a timer that has fired has nothing to tell
-        """Read a recorded exit: there is nothing in it."""
-        return Success(None)
 
     def same_input(self, recorded: bytes, /) -> bool:
         """Whether it waited as long."""

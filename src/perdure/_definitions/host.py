@@ -4,15 +4,17 @@ Definitions know nothing else of the engine, so another engine can host the same
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from random import Random
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from perdure._model.journal import Kind
 from perdure._model.records import Attributes, ExecutionId, Record, Start
-from perdure._values.exit import Exit
+from perdure._values.cause import Cause
 from perdure._values.instant import Instant
+
+T = TypeVar("T")
 
 OnDuplicate = Literal["join", "reject"]
 OnMismatch = Literal["warn", "raise"]
@@ -56,8 +58,16 @@ class Call:
     def __eq__(self, other: object) -> bool:
         return self is other
 
-    def decode(self, exit: bytes, /) -> Exit[Any]:
-        """Read a recorded exit with today's schema.
+    def decode_success(self, exit: bytes, /) -> Any:
+        """Read the value of a recorded success with today's schema.
+
+        Raises:
+            PayloadError: It cannot be read.
+        """
+        raise NotImplementedError
+
+    def decode_failure(self, exit: bytes, /) -> Cause:
+        """Read why it failed, as recorded, with today's declarations.
 
         Raises:
             PayloadError: It cannot be read.
@@ -101,8 +111,11 @@ class Host(Protocol):
         """Take the next occurrence of this name, from 1."""
         ...
 
-    def equals(self, name: str, input: bytes, /) -> int:
-        """Count one more activity call with this name and input; how many there are now (R14)."""
+    def count_call(self, name: str, input: bytes, /) -> tuple[int, int, int]:
+        """Count one more activity call: its occurrence and which one of its equals it is (R14), both from 1; its number.
+
+        All three in one, because every step comes through here.
+        """
         ...
 
     def unanswered(self, kind: Kind, name: str, /) -> bool:
@@ -177,6 +190,10 @@ class AttemptScope(Protocol):
 
     async def sleep(self, duration_ms: int, /) -> None:
         """Wait in place, on the engine's clock; the place among the running activities is given back meanwhile."""
+        ...
+
+    async def aside(self, waiting: Awaitable[T], /) -> T:
+        """Await what another execution brings about; the place and the admission are given back meanwhile."""
         ...
 
 

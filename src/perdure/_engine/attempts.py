@@ -10,9 +10,10 @@ then the timeout is what is recorded, and whatever comes later is ignored (R12).
 import asyncio
 import inspect
 import logging
+from collections.abc import Awaitable
 from contextvars import copy_context
 from random import Random
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from perdure import _failpoints
 from perdure._definitions import ambient
@@ -34,6 +35,11 @@ if TYPE_CHECKING:
     from perdure._values.instant import Instant
 
 logger = logging.getLogger("perdure")
+
+T = TypeVar("T")
+
+# Looked up in the class, a member of an enumeration costs as much as a call.
+_ACTIVITY: Final = Kind.ACTIVITY
 
 # An async function that has been told to end because its time is over gets this long for its
 # clean-up; then the attempt is over without it.
@@ -73,6 +79,14 @@ class Workshop(Protocol):
     def note_heartbeat(self, attempt: "Attempt", details: bytes, /) -> None: ...
 
     async def recall_heartbeat(self, attempt: "Attempt", /) -> bytes | None: ...
+
+    def step_aside(self, execution_id: ExecutionId, /) -> None:
+        """It waits for another execution, and does not count against admission."""
+        ...
+
+    def step_back(self, execution_id: ExecutionId, /) -> None:
+        """It counts again."""
+        ...
 
 
 class Owner(Protocol):
@@ -345,7 +359,7 @@ class Attempt:
     def _event(self, encoded: bytes, value: Any = None, *, has_value: bool = False) -> Event:
         call = self.call
         return Event(
-            Kind.ACTIVITY, call.name, call.occurrence, self.attempt, call.input, encoded,
+            _ACTIVITY, call.name, call.occurrence, self.attempt, call.input, encoded,
             self._shop.clock.now(), value, has_value,
         )  # fmt: skip
 
@@ -416,10 +430,28 @@ class Attempt:
             await over
         finally:
             alarm.cancel()
+        await self._take_place_again()
+
+    async def aside(self, waiting: Awaitable[T], /) -> T:
+        """Await what another execution brings about; neither a place nor the admission is held meanwhile (R5, R14).
+
+        Else as many parents as may run at once would wait for children that may not.
+        """
+        shop, execution_id = self._shop, self._owner.execution_id
+        self._give_place()
+        shop.step_aside(execution_id)
+        try:
+            return await waiting
+        finally:
+            shop.step_back(execution_id)
+            if not self.cut_off and not self._timed_out:
+                await self._take_place_again()
+
+    async def _take_place_again(self) -> None:
         # Not when it was cancelled: whoever is told to end must not wait for a place to do so.
         if not self._placed:
             await self._shop.slots.take()
-            self._give_place()  # another sleep of this attempt may have been faster
+            self._give_place()  # another wait of this attempt may have been faster
             self._placed = True
             if self.over:
                 self._give_place()

@@ -11,8 +11,7 @@ until the guilty commit is alone; only that one fails.
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from perdure import _failpoints
 from perdure._model.records import Answer, Commit, Verdict, WorkerId
@@ -29,12 +28,25 @@ FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 2.0
 
 
+# Looked up in the class, a member of an enumeration costs as much as a call.
+_BUSY: Final = Verdict.BUSY
+
+
+class Author(Protocol):
+    """Who has submitted a commit: it is told, on the loop, when the commit's fate is durable."""
+
+    def answered(self, answer: Answer, /) -> None: ...
+
+    def refused(self, error: StoreRefusedError, /) -> None:
+        """The store will not take its data; nothing of it is written."""
+        ...
+
+
 class Submission(NamedTuple):
     """A commit on its way, and who wants to hear of it."""
 
     commit: Commit
-    answered: Callable[[Answer], None]
-    refused: Callable[[StoreRefusedError], None]
+    author: Author
 
 
 class Committer:
@@ -52,18 +64,22 @@ class Committer:
         # Nothing is written any more.
         self._ended = False
 
-    def submit(
-        self, commit: Commit, answered: Callable[[Answer], None], refused: Callable[[StoreRefusedError], None]
-    ) -> None:
-        """Have a commit written. One of the callbacks is called, on the loop, when its fate is durable."""
-        self._waiting.append(Submission(commit, answered, refused))
-        self._filled.set()
-        if not self._ended:
-            self._settled.clear()
+    def submit(self, commit: Commit, author: Author) -> None:
+        """Have a commit written; its author is told what has become of it."""
+        self._waiting.append(Submission(commit, author))
+        if len(self._waiting) == 1:
+            self._filled.set()
+            if not self._ended:
+                self._settled.clear()
 
     async def settled(self) -> None:
         """Wait until nothing is waiting and nothing is being written."""
         await self._settled.wait()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has been cancelled: nothing is written any more."""
+        return self._ended
 
     @property
     def idle(self) -> bool:
@@ -106,7 +122,7 @@ class Committer:
             answers = await self._answers([submission.commit for submission in batch])
         except StoreRefusedError as error:
             if len(batch) == 1:
-                batch[0].refused(error)
+                batch[0].author.refused(error)
                 return
             middle = len(batch) // 2
             await self._write(batch[:middle])
@@ -114,7 +130,7 @@ class Committer:
             return
         _failpoints.reach("acknowledge.before")
         for submission, answer in zip(batch, answers, strict=True):
-            if answer.verdict is Verdict.BUSY:
+            if answer.verdict is _BUSY:
                 self._waiting.append(submission)
             else:
                 self._tell(submission, answer)
@@ -122,7 +138,7 @@ class Committer:
 
     def _tell(self, submission: Submission, answer: Answer) -> None:
         try:
-            submission.answered(answer)
+            submission.author.answered(answer)
         except Exception:
             # A background service: one execution's trouble must not stop everybody's commits.
             logger.exception("an answer could not be taken by %s", submission.commit.execution_id)

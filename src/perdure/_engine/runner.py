@@ -12,7 +12,7 @@ the journal first, and running attempts find their calls again by what was asked
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from perdure import _failpoints
 from perdure._definitions import ambient
@@ -33,6 +33,10 @@ from perdure._values.instant import Instant
 from perdure.errors import OutcomeUnknown, StoreRefusedError, StoreUnavailableError
 
 logger = logging.getLogger("perdure")
+
+# Looked up in the class, a member of an enumeration costs as much as a call.
+_RUNNING: Final = Status.RUNNING
+_GRANTED: Final = Verdict.GRANTED
 
 Implementation = WorkflowImplementation[..., Any]
 
@@ -96,7 +100,7 @@ class Keeper(Protocol):
 
 
 class Runner:
-    """One execution in this worker's hands. It is the `Owner` of its attempts."""
+    """One execution in this worker's hands. It is the `Owner` of its attempts and the `Author` of its commits."""
 
     __slots__ = (
         "_alarm",
@@ -249,8 +253,7 @@ class Runner:
         kernel.begin(self._make_body, entries)
         self.size = len(self.payload) + _size_of(entries)
         kernel.take_withdrawn()
-        kernel.take_asked()
-        self._delayed = [call for call in kernel.activities() if isinstance(call, ActivityCall)]
+        self._delayed = [call for call in kernel.take_asked() if isinstance(call, ActivityCall)]
 
     def _new_kernel(self, *, unborn: bool, entries: list[Entry] | None = None) -> Kernel:
         origin = Origin(self.execution_id, self.life, self.workflow, self.incarnation, self.began_at, unborn)
@@ -319,14 +322,14 @@ class Runner:
         if commit.entries:
             self.size += _size_of(commit.entries)
             commit.calm, self._crashes = self._crashes > 0, 0
-        if commit.status is Status.RUNNING and start is None and not commit.entries and not commit.starts:
+        if commit.status is _RUNNING and start is None and not commit.entries and not commit.starts:
             self._give_out()
             return
         self._submit(commit)
 
     def _submit(self, commit: Commit) -> None:
         self._commit = commit
-        self._keeper.committer.submit(commit, self._answered, self._refused)
+        self._keeper.committer.submit(commit, self)
 
     def _sort_calls(self, kernel: Kernel, now: Instant) -> None:
         """Which calls begin with this commit, and which attempts are due later."""
@@ -371,6 +374,8 @@ class Runner:
 
     def _commit_of(self, standing: Standing) -> Commit:
         """A commit that says so, and nothing else yet."""
+        if standing.status is _RUNNING:
+            return Commit(self.execution_id, self.incarnation, self.fence, self.seen, _RUNNING)
         return Commit(
             self.execution_id,
             self.incarnation,
@@ -390,7 +395,8 @@ class Runner:
 
     # Answers -------------------------------------------------------------------------------------
 
-    def _answered(self, answer: Answer) -> None:
+    def answered(self, answer: Answer, /) -> None:
+        """What has become of the commit that was on its way."""
         commit, self._commit = self._commit, None
         assert commit is not None
         if self.born is not None and not self.born.done():
@@ -401,6 +407,15 @@ class Runner:
             # Not only when it rests: its body may run for hours beside what it has started.
             for start in commit.starts:
                 self._keeper.stored(start)
+        if answer.verdict is _GRANTED and commit.status is _RUNNING:
+            # What becomes of nearly all; the others are told apart one comparison after the other.
+            if not self.gone:
+                self._give_out()
+        else:
+            self._obey(answer, commit)
+
+    def _obey(self, answer: Answer, commit: Commit) -> None:
+        """Do what an answer means for a commit that is not just one step's."""
         match answer.verdict:
             case Verdict.LOST | Verdict.JOINED:
                 self.drop()
@@ -423,7 +438,7 @@ class Runner:
             case _:
                 self._leave(commit)
 
-    def _refused(self, error: StoreRefusedError) -> None:
+    def refused(self, error: StoreRefusedError, /) -> None:
         """The store will not take this commit's data: hold the execution without them."""
         refused, self._commit = self._commit, None
         if self.born is not None and not self.born.done():

@@ -12,6 +12,7 @@ import logging
 import os
 import random
 import socket
+from collections import Counter
 from collections.abc import Coroutine, Iterable
 from datetime import timedelta
 from typing import Any
@@ -79,8 +80,12 @@ class Service:
         self._background: set[asyncio.Task[None]] = set()
         # Journals that are being read, to rebuild a kernel.
         self._reloads: set[asyncio.Task[None]] = set()
+        # Executions whose functions still run on threads when the engine has closed.
+        self._kept: set[ExecutionId] = set()
         # In-memory waits do not count against admission (R5).
         self._sleeping: set[ExecutionId] = set()
+        # Nor do those that wait for another execution in an activity; how many of their attempts do.
+        self._aside: Counter[ExecutionId] = Counter()
 
     # Registrations -------------------------------------------------------------------------------
 
@@ -136,11 +141,10 @@ class Service:
 
     async def close(self) -> None:
         """Stop: grace for what runs, then give everything back."""
-        stuck: list[Runner] = []
         try:
             if not await self.drain(self.settings.grace):
                 logger.warning("some activities did not end within their grace; they run again elsewhere")
-            stuck = await self._cut_off()
+            await self._cut_off()
             async with asyncio.timeout(CUT_OFF_S):
                 await self._flush()
                 await self._heartbeats.settled()
@@ -148,9 +152,11 @@ class Service:
             logger.warning("the store does not answer; what could not be written runs again elsewhere")
         finally:
             # Also when this is cancelled itself: at a second Ctrl-C asyncio.run cancels every task of its loop, once,
-            # and waits for all of them. The store must not stay open then, and its worker seem to live.
+            # and waits for all of them. The store must not stay open then, its worker seem to live, and what still
+            # runs on a thread be begun elsewhere.
+            self._cut()
             await self._end_services()
-            await self._go({runner.execution_id for runner in stuck})
+            await self._go()
 
     async def _end_services(self) -> None:
         for task in list(self._background):
@@ -177,18 +183,21 @@ class Service:
     def _attempts(self) -> list[Attempt]:
         return [attempt for runner in self.runners.values() for attempt in runner.running.values()]
 
-    async def _cut_off(self) -> list[Runner]:
-        """End the attempts that are left, as the host (R9); give the executions whose threads would not end."""
+    def _cut(self) -> list[Attempt]:
+        """End the attempts that are left, as the host (R9), and note the executions whose threads would not end."""
         self.grace_is_over = True
         # First: a thread that is given up must not take the next call, which is cut off in a moment.
         self.threads.close()
-        stuck = [r for r in self.runners.values() if any(attempt.on_thread for attempt in r.running.values())]
         attempts = self._attempts()
+        self._kept |= {attempt.execution_id for attempt in attempts if attempt.on_thread}
         for attempt in attempts:
             attempt.cut()
-        if attempts:
+        return attempts
+
+    async def _cut_off(self) -> None:
+        """The same, and wait until they have ended."""
+        if attempts := self._cut():
             await asyncio.wait([attempt.task for attempt in attempts], timeout=CUT_OFF_S)
-        return stuck
 
     async def _flush(self) -> None:
         """Let what was returned in time go through its last turns and commits."""
@@ -200,8 +209,9 @@ class Service:
             if self.committer.idle and self.turns.idle and not self._reloads:
                 return
 
-    async def _go(self, kept: set[ExecutionId]) -> None:
-        """Give back what is owned, and leave the store; what is `kept` stays with this process."""
+    async def _go(self) -> None:
+        """Give back what is owned, and leave the store; what is kept stays with this process."""
+        kept = self._kept
         for runner in self.runners.values():
             runner.let_go()
         self.runners.clear()
@@ -333,6 +343,18 @@ class Service:
         """What an earlier attempt of the same step noted last."""
         return await self._heartbeats.recall(attempt)
 
+    def step_aside(self, execution_id: ExecutionId, /) -> None:
+        """It waits for another execution, which may need its room."""
+        self._aside[execution_id] += 1
+        if self.wakes.backlog:
+            self.wakes.poke()
+
+    def step_back(self, execution_id: ExecutionId, /) -> None:
+        """It counts again."""
+        self._aside[execution_id] -= 1
+        if not self._aside[execution_id]:
+            del self._aside[execution_id]
+
     def left(self, runner: Runner, commit: Commit | None, /) -> None:
         """It is no longer in this worker's hands."""
         if self.runners.get(runner.execution_id) is runner:
@@ -369,7 +391,7 @@ class Service:
 
     def room(self) -> int:
         """How many more executions may run here now."""
-        return self.settings.admission - (len(self.runners) - len(self._sleeping))
+        return self.settings.admission - (len(self.runners) - len(self._sleeping) - len(self._aside))
 
     @property
     def has_room(self) -> bool:

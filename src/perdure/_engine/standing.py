@@ -7,7 +7,7 @@ suspended; what waits for nothing at all is held.
 
 import asyncio
 import json
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from perdure._definitions.clock import IN_MEMORY_THRESHOLD_MS, TimerCall
 from perdure._definitions.workflow import WorkflowImplementation
@@ -21,6 +21,10 @@ from perdure.errors import Defect, PayloadError
 
 # Of a body that waits for thousands of things, so many are shown to those who look.
 MOST_WAITS_SHOWN = 100
+
+
+# Looked up in the class, a member of an enumeration costs as much as a call.
+_ACTIVITY: Final = Kind.ACTIVITY
 
 
 class Standing(NamedTuple):
@@ -72,7 +76,7 @@ def _in_hand(kernel: Kernel, now: Instant) -> bool:
     for call in kernel.steps.waiting.values():
         due = call.due_at
         # A due time that has passed is the one of an attempt that runs, or begins with this commit.
-        if call.kind is Kind.ACTIVITY and (due is None or due <= now):
+        if call.kind is _ACTIVITY and (due is None or due <= now):
             return True
         if due is not None and (nearest is None or due < nearest):
             nearest = due

@@ -59,6 +59,25 @@ class Reception(Keeper, Protocol):
         ...
 
 
+class _Starter:
+    """Whoever has a start written for others to run; the `Author` of its commit."""
+
+    def __init__(self, reception: Reception, start: Start, written: asyncio.Future[Answer]) -> None:
+        self._reception = reception
+        self._start = start
+        self._written = written
+
+    def answered(self, answer: Answer, /) -> None:
+        # Here and not behind the wait: its caller may have been cancelled meanwhile.
+        self._reception.stored(self._start)
+        if not self._written.done():
+            self._written.set_result(answer)
+
+    def refused(self, error: StoreRefusedError, /) -> None:
+        if not self._written.done():
+            self._written.set_exception(error)
+
+
 class Starts:
     """Takes the starts of one engine."""
 
@@ -142,17 +161,7 @@ class Starts:
         self._unwritten[written] = start
         written.add_done_callback(lambda _: self._unwritten.pop(written, None))
 
-        def answered(answer: Answer) -> None:
-            # Here and not behind the wait: its caller may have been cancelled meanwhile.
-            self._reception.stored(start)
-            if not written.done():
-                written.set_result(answer)
-
-        def refused(error: StoreRefusedError) -> None:
-            if not written.done():
-                written.set_exception(error)
-
-        self._reception.committer.submit(commit, answered, refused)
+        self._reception.committer.submit(commit, _Starter(self._reception, start, written))
         return (await asyncio.shield(written)).verdict
 
     async def _join(

@@ -8,14 +8,14 @@ import asyncio
 import itertools
 from contextvars import Context
 from random import Random
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from perdure._definitions import ambient
 from perdure._definitions.clock import IN_MEMORY_THRESHOLD_MS, TimerCall
 from perdure._definitions.host import Call
 from perdure._kernel.draft import Draft
 from perdure._kernel.event import Origin
-from perdure._kernel.loop import SERIAL_SHIFT, KernelLoop, KernelTask, KernelTimer
+from perdure._kernel.loop import SERIAL_SHIFT, KernelFuture, KernelLoop, KernelTask, KernelTimer
 from perdure._kernel.matching import Steps
 from perdure._model.journal import Entry, Kind
 from perdure._model.records import ExecutionId, Start
@@ -26,6 +26,10 @@ from perdure._values.instant import Instant
 # Not by `itertools.cycle`, which keeps every number that it has given: 40 bytes for every kernel of this process.
 _serials = itertools.count()
 _SERIALS = (1 << 20) - 1
+
+# Looked up in the class, a member of an enumeration costs as much as a call.
+_ACTIVITY: Final = Kind.ACTIVITY
+_TIMER: Final = Kind.TIMER
 
 
 class LoopTimer(TimerCall):
@@ -62,8 +66,9 @@ class BodyHost:
         self.replaying = True
         self.main: KernelTask | None = None
         self.put_away = False
-        # Calls whose (next) attempt is wanted, and calls that are not wanted any more, since the
-        # kernel last looked; and kept entries that a call has taken, each an event of its own.
+        # Calls whose (next) attempt is wanted, and calls that are not wanted any more, since the kernel last looked; and
+        # kept entries that a call has taken, each an event of its own. A replay answers what it asks for: nothing of
+        # it is wanted until it has come to rest.
         self.asked: list[Call] = []
         self.withdrawn: list[Call] = []
         self.due: list[tuple[Call, Entry]] = []
@@ -124,12 +129,15 @@ class BodyHost:
         """How many have been taken so far."""
         return self._counts.get((kind, name), 0)
 
-    def equals(self, name: str, input: bytes, /) -> int:
-        """Count one more call with this name and input (R14)."""
+    def count_call(self, name: str, input: bytes, /) -> tuple[int, int, int]:
+        """Count one more activity call: its occurrence, which one of its equals it is (R14), its creation number."""
+        counts, place = self._counts, (_ACTIVITY, name)
+        occurrence = counts[place] = counts.get(place, 0) + 1
         # By hash, so that a parked kernel does not keep every input it has ever sent.
-        place = hash((name, input))
-        count = self._equals[place] = self._equals.get(place, 0) + 1
-        return count
+        equals, equal = self._equals, hash((name, input))
+        number_of_equals = equals[equal] = equals.get(equal, 0) + 1
+        self._number = number = self._number + 1
+        return occurrence, number_of_equals, number
 
     # Chance, versions, starts --------------------------------------------------------------------
 
@@ -166,17 +174,22 @@ class BodyHost:
         loop = self.loop
         if loop is None:
             return self._never(call)
-        future = loop.create_future()
-        if self.closed:
+        future = KernelFuture(loop=loop)
+        future.number = call.hash
+        future.call = None
+        main = self.main
+        if self.put_away or (main is not None and main.done()):  # `closed`, without its frame
             return future
         call.future = future
         call.asked_at = self._draft.now
         future.call = call
-        if call.kind is Kind.TIMER:
+        if call.kind is _TIMER:
             self._recall_due(call)
-        else:
+        elif not self.replaying:
             self.asked.append(call)
-        self._wait(call)
+        self._steps.add(call)
+        if self._steps.kept:
+            self.take_kept(call)
         return future
 
     def unanswered(self, kind: Kind, name: str, /) -> bool:
@@ -212,11 +225,6 @@ class BodyHost:
         if entry is not None:
             self.due.append((call, entry))
 
-    def _wait(self, call: Call) -> None:
-        self._steps.add(call)
-        if self._steps.kept:
-            self.take_kept(call)
-
     # Timers of the loop --------------------------------------------------------------------------
 
     def set_timer(self, timer: KernelTimer, name: str, delay_s: float, /) -> None:
@@ -236,7 +244,9 @@ class BodyHost:
         call.handle = timer
         timer.step = call
         self._recall_due(call)
-        self._wait(call)
+        self._steps.add(call)
+        if self._steps.kept:
+            self.take_kept(call)
 
     def drop_timer(self, timer: KernelTimer, /) -> None:
         """A timer that nobody waits for any more."""

@@ -15,7 +15,7 @@ import json
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
-from typing import Any
+from typing import Any, Final
 
 from perdure._definitions.clock import TimerCall
 from perdure._definitions.host import Call
@@ -28,7 +28,6 @@ from perdure._kernel.matching import Steps
 from perdure._model.journal import MARKERS, Entry, Kind
 from perdure._model.records import Start
 from perdure._model.status import Held
-from perdure._values.exit import Success
 from perdure._values.exit_codec import is_success, retry_at
 from perdure._values.instant import Instant
 from perdure.errors import Defect, PayloadError
@@ -36,6 +35,10 @@ from perdure.errors import Defect, PayloadError
 # Callbacks in one turn. A body that needs more is not working, it is spinning; a `gather` of
 # 100,000 branches stays far below.
 TURN_BUDGET = 1_000_000
+
+# Looked up in the class, a member of an enumeration costs as much as a call.
+_TIMER: Final = Kind.TIMER
+_ACTIVITY: Final = Kind.ACTIVITY
 
 logger = logging.getLogger("perdure")
 
@@ -73,12 +76,16 @@ class Kernel:
             return
         with self._loop.scheduling():
             self._main = self._host.main = self._loop.create_task(coroutine, context=context)
-        self._settle()
-        with self._loop.running():
+        outside = self._loop.enter()
+        try:
+            self._settle()
             for entry in history:
                 if entry.kind not in MARKERS and self.trouble is None and not self._host.put_away:
                     self._feed(entry, self.steps.taker(entry))
+        finally:
+            self._loop.leave(outside)
         self._host.replaying = False
+        self._host.asked = self.activities()
         self._come_to_rest()
         if self.steps.kept and self.trouble is None:
             names = ", ".join(f"{entry.kind} {entry.name!r}" for entry in self.steps.kept)
@@ -95,7 +102,11 @@ class Kernel:
         if call is None and not self._is_orphan(event):
             return False
         self._draft.write(entry)
-        self._feed(entry, call, event.value, has_value=event.has_value)
+        outside = self._loop.enter()
+        try:
+            self._feed(entry, call, event.value, has_value=event.has_value)
+        finally:
+            self._loop.leave(outside)
         self._come_to_rest()
         return True
 
@@ -144,9 +155,10 @@ class Kernel:
         # Neither time nor seq goes back, so the draws go on counting in this turn (R38, R39).
         self._answer(call, entry)
         if self.trouble is None and self.steps.waits(call):
-            # A failure that another attempt follows, which may be kept as well. The call was put among the asked
+            # A failure that another attempt follows, which may be kept as well. Live, the call was put among the asked
             # when it was made and again just now; one attempt of it is given out.
-            self._host.asked.remove(call)
+            if not self._host.replaying:
+                self._host.asked.remove(call)
             self._host.take_kept(call)
 
     def _come_to_rest(self) -> None:
@@ -164,14 +176,21 @@ class Kernel:
     # Answers -------------------------------------------------------------------------------------
 
     def _answer(self, call: Call, entry: Entry, value: Any = None, *, has_value: bool = False) -> None:
-        if call.kind is Kind.TIMER:
+        if call.kind is _TIMER:
             self._fire(call)
         elif has_value:
             self._resolve(call, value)
-        elif not is_success(entry.exit) and (again_at := retry_at(entry.exit)) is not None:
+        elif is_success(entry.exit):
+            try:
+                value = call.decode_success(entry.exit)
+            except PayloadError as error:
+                self._give_up_reading(call, error)
+            else:
+                self._resolve(call, value)
+        elif (again_at := retry_at(entry.exit)) is not None:
             self._ask_again(call, entry, again_at)
         else:
-            self._read(call, entry.exit)
+            self._fail(call, entry.exit)
 
     def _fire(self, call: Call) -> None:
         if isinstance(call, LoopTimer):
@@ -188,37 +207,38 @@ class Kernel:
             call.interruptions += 1
         elif call.failed_at is None:
             call.failed_at = entry.at
-        self._host.asked.append(call)
+        if not self._host.replaying:
+            self._host.asked.append(call)
 
-    def _read(self, call: Call, exit: bytes) -> None:
-        try:
-            result = call.decode(exit)
-        except PayloadError as error:
-            error.add_note(f"It is the recorded result of {call.kind} {call.name!r}, occurrence {call.occurrence}.")
-            self.trouble = Trouble(Held.UNREADABLE, error)
-            return
-        if isinstance(result, Success):
-            self._resolve(call, result.value)
-            return
-        future = self._dropped(call)
-        with self._loop.scheduling():
-            future.set_exception(result.cause.to_exception())
-
-    def _resolve(self, call: Call, value: Any) -> None:
-        future = self._dropped(call)
-        # As `scheduling`, without its frames: every step of every execution comes through here.
-        self._loop.turning = True
-        future.set_result(value)
-        self._loop.turning = False
-
-    def _dropped(self, call: Call) -> KernelFuture:
-        """The future of a call that waits no more."""
+    def _resolve(self, call: Call, value: Any, error: BaseException | None = None) -> None:
+        """Give a call what its future has been waiting for."""
         self.steps.drop(call)
         future = call.future
-        assert isinstance(future, KernelFuture)
+        assert type(future) is KernelFuture
         # The call knows its future; back again would be a ring, and what a step leaves the collector's work.
         future.call = None
-        return future
+        loop = self._loop
+        # As `scheduling`, without its frames: every step of every execution comes through here.
+        loop.turning = True
+        try:
+            if error is None:
+                future.set_result(value)
+            else:
+                future.set_exception(error)
+        finally:
+            loop.turning = False
+
+    def _fail(self, call: Call, exit: bytes) -> None:
+        try:
+            cause = call.decode_failure(exit)
+        except PayloadError as error:
+            self._give_up_reading(call, error)
+        else:
+            self._resolve(call, None, cause.to_exception())
+
+    def _give_up_reading(self, call: Call, error: PayloadError) -> None:
+        error.add_note(f"It is the recorded result of {call.kind} {call.name!r}, occurrence {call.occurrence}.")
+        self.trouble = Trouble(Held.UNREADABLE, error)
 
     # Endings -------------------------------------------------------------------------------------
 
@@ -277,6 +297,8 @@ class Kernel:
         if not asked:
             return ()
         self._host.asked = []
+        if len(asked) == 1:  # as in every turn of a body that does one thing after the other
+            return asked if self.steps.waits(asked[0]) else ()
         return [call for call in asked if self.steps.waits(call)]
 
     def take_withdrawn(self) -> Sequence[Call]:
@@ -297,7 +319,7 @@ class Kernel:
 
     def activities(self) -> list[Call]:
         """The activity calls that wait for a result."""
-        return [call for call in self.steps.waiting.values() if call.kind is Kind.ACTIVITY]
+        return [call for call in self.steps.waiting.values() if call.kind is _ACTIVITY]
 
     def times_called(self, name: str) -> int:
         """How often the body has called an activity of this name so far."""

@@ -41,7 +41,7 @@ SERIAL_SHIFT = 40
 FOREVER_S = 1_000 * 365 * 86_400.0
 
 # What runs before a turn of a body: the loop and the hooks for asynchronous generators.
-_Outside = tuple[asyncio.AbstractEventLoop | None, Any]
+Outside = tuple[asyncio.AbstractEventLoop | None, Any]
 
 
 class Spinning(Exception):
@@ -93,7 +93,7 @@ class KernelTask(asyncio.Task[Any]):
 class KernelFuture(asyncio.Future[Any]):
     """A future that is hashed by its number, and says when the step it stands for is not wanted any more.
 
-    Made by `KernelLoop.create_future` only.
+    Made by `KernelLoop.create_future`, and by the host for a call, whose number it takes.
     """
 
     # Slots: every step has one, and a dict to each is as much again for the collector to walk.
@@ -114,6 +114,25 @@ class KernelFuture(asyncio.Future[Any]):
             loop.timers.withdraw(self.call)
             self.call = None
         return cancelled
+
+
+class KernelHandle(asyncio.Handle):
+    """What `call_soon` gives: asyncio's handle, made with half the work, since every step of every body needs one."""
+
+    __slots__ = ()
+
+    # Of the class, where asyncio has them set for each: they are of use to debug mode only, which there is not.
+    _repr = None
+    _source_traceback = None
+
+    def __init__(
+        self, callback: Callable[..., object], args: tuple[Any, ...], loop: "KernelLoop", context: Context | None
+    ) -> None:
+        self._callback = callback
+        self._args = args
+        self._loop = loop
+        self._context = copy_context() if context is None else context
+        self._cancelled = False
 
 
 class KernelTimer(asyncio.TimerHandle):
@@ -147,52 +166,44 @@ class KernelLoop(asyncio.AbstractEventLoop):
     # The turn --------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Run callbacks until none is ready.
+        """Run callbacks until none is ready; between `enter` and `leave`, where it is the running loop.
 
         Raises:
             Spinning: The budget of callbacks is used up.
         """
-        if events._get_running_loop() is self:  # noqa: SLF001
-            self._run_turn()
-            return
-        outside = self._enter()
-        try:
-            self._run_turn()
-        finally:
-            self._leave(outside)
-
-    @contextlib.contextmanager
-    def running(self) -> Generator[None, None, None]:
-        """Be the running loop for several turns, with nothing but the kernel between them: a replay is a third faster."""
-        outside = self._enter()
-        try:
-            yield
-        finally:
-            self._leave(outside)
-
-    def _enter(self) -> _Outside:
-        outside = events._get_running_loop(), sys.get_asyncgen_hooks()  # noqa: SLF001
-        events._set_running_loop(self)  # noqa: SLF001
-        sys.set_asyncgen_hooks(firstiter=self._generator_began, finalizer=self._generator_left)
-        return outside
-
-    def _leave(self, outside: _Outside) -> None:
-        loop, hooks = outside
-        sys.set_asyncgen_hooks(*hooks)
-        events._set_running_loop(loop)  # noqa: SLF001
-
-    def _run_turn(self) -> None:
         ready = self._ready
         left = self._budget
         self.turning = True
         try:
             while ready:
-                _call(ready.popleft())
+                handle = ready.popleft()
+                if not handle._cancelled:  # noqa: SLF001
+                    # What `Handle._run` does, and by its names, without its frame.
+                    try:
+                        handle._context.run(handle._callback, *handle._args)  # noqa: SLF001
+                    except (SystemExit, KeyboardInterrupt):
+                        # The task in which it was raised holds it as its exception: a defect of the body (R9).
+                        pass
+                    except BaseException as error:  # noqa: BLE001 - as asyncio does: a callback has nobody else to tell
+                        self.call_exception_handler({"message": f"exception in {handle!r}", "exception": error})
                 left -= 1
                 if not left and ready:
                     raise Spinning
         finally:
             self.turning = False
+
+    def enter(self) -> Outside:
+        """Become the running loop, for one turn or, in a replay, for all of them; gives what `leave` needs."""
+        outside = events._get_running_loop(), sys.get_asyncgen_hooks()  # noqa: SLF001
+        events._set_running_loop(self)  # noqa: SLF001
+        sys.set_asyncgen_hooks(firstiter=self._generator_began, finalizer=self._generator_left)
+        return outside
+
+    def leave(self, outside: Outside) -> None:
+        """Let what was there before `enter` be as it was."""
+        loop, hooks = outside
+        sys.set_asyncgen_hooks(*hooks)
+        events._set_running_loop(loop)  # noqa: SLF001
 
     @contextlib.contextmanager
     def scheduling(self) -> Generator[None, None, None]:
@@ -218,7 +229,7 @@ class KernelLoop(asyncio.AbstractEventLoop):
                 "Queue or Future cannot be shared between executions or with other code; "
                 "let an activity do it, or start an execution for it."
             )
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = KernelHandle(callback, args, self, context)
         self._ready.append(handle)
         return handle
 
@@ -293,9 +304,8 @@ class KernelLoop(asyncio.AbstractEventLoop):
         self._tasks.append(task)
         return task
 
-    def get_debug(self) -> bool:
-        """Never: debug mode looks at the real clock."""
-        return False
+    # Never, for debug mode looks at the real clock. Every future asks; `bool()` is False, without a frame.
+    get_debug = bool  # pyright: ignore[reportAssignmentType] - it is never bound, and takes nothing
 
     def set_debug(self, enabled: bool) -> None:  # noqa: FBT001 - asyncio's signature
         """Without effect."""
@@ -396,21 +406,13 @@ class KernelLoop(asyncio.AbstractEventLoop):
     @contextlib.contextmanager
     def _as_running(self) -> Generator[None, None, None]:
         """With this loop as the running one, and its hooks set; as in a turn, but no callback is run."""
-        with self.running():
-            self.turning = True
-            try:
-                yield
-            finally:
-                self.turning = False
-
-
-def _call(handle: asyncio.Handle) -> None:
-    if not handle._cancelled:  # noqa: SLF001
-        try:  # noqa: SIM105 - a `suppress` would cost every callback two calls more
-            handle._run()  # noqa: SLF001
-        except (SystemExit, KeyboardInterrupt):
-            # The task in which it was raised holds it as its exception: a defect of the body (R9).
-            pass
+        outside = self.enter()
+        self.turning = True
+        try:
+            yield
+        finally:
+            self.turning = False
+            self.leave(outside)
 
 
 def _close_task(task: KernelTask, label: str) -> None:

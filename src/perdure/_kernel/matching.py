@@ -10,11 +10,15 @@ is ready and nothing is left to feed, is a divergence: code and journal no longe
 """
 
 from bisect import insort
+from typing import Final
 
 from perdure._definitions.host import Call
 from perdure._model.journal import Entry, Kind
 
 Place = tuple[str, str, int]  # kind, name, occurrence
+
+# Looked up in the class, a member of an enumeration costs as much as a call.
+_TIMER: Final = Kind.TIMER
 
 
 class Steps:
@@ -34,7 +38,7 @@ class Steps:
         """A call waits from now on."""
         place = (call.kind, call.name, call.occurrence)
         self.waiting[place] = call
-        if call.kind is Kind.TIMER:
+        if call.kind is _TIMER:
             self.timers[place] = call
 
     def drop(self, call: Call) -> None:
@@ -42,7 +46,8 @@ class Steps:
         place = (call.kind, call.name, call.occurrence)
         if self.waiting.get(place) is call:
             del self.waiting[place]
-            self.timers.pop(place, None)
+            if call.kind is _TIMER:
+                del self.timers[place]
 
     def waits(self, call: Call) -> bool:
         """Whether a call has no result yet and is still wanted."""
@@ -59,7 +64,8 @@ class Steps:
 
     def taker(self, entry: Entry) -> Call | None:
         """The waiting call that a recorded entry answers."""
-        return self.asker(entry) or self._search(entry)
+        call = self.waiting.get((entry.kind, entry.name, entry.occurrence))
+        return call if call is not None and call.input == entry.input else self._search(entry)
 
     def asker(self, entry: Entry) -> Call | None:
         """The waiting call that has asked for just this; nobody, if it has been withdrawn since.

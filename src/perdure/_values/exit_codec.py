@@ -141,7 +141,23 @@ class ExitCodec(Generic[T]):
         """
         if raw.startswith(_SUCCESS) and raw.endswith(_END):
             return Success(self._schema.decode(raw[_BODY]))
-        return Failure(Cause(tuple(self._decode_reason(kind, said) for kind, said in _reasons(raw, self.owner))))
+        return Failure(self.decode_failure(raw))
+
+    def decode_success(self, raw: bytes) -> T:
+        """Read the value of an exit that `is_success`: all that a replay wants of one.
+
+        Raises:
+            PayloadError: Today's schema cannot read it.
+        """
+        return self._schema.decode(raw[_BODY])
+
+    def decode_failure(self, raw: bytes) -> Cause:
+        """Read the cause of an exit that is no success.
+
+        Raises:
+            PayloadError: It is none, or today's declarations cannot read it.
+        """
+        return Cause(tuple(self._decode_reason(kind, said) for kind, said in _reasons(raw, self.owner)))
 
     def cause_of(self, exception: BaseException) -> Cause:
         """Tell what an exception means here: a declared error, a defect, an interruption, or several (R34)."""

@@ -20,6 +20,7 @@ from pydantic_core import PydanticSerializationError, SchemaError, from_json
 from typing_extensions import TypeAliasType, TypeForm, TypeVar
 
 from perdure._values.ordering import parts, with_sets_sorted
+from perdure._values.shape import fits_of, taken_as_it_is
 from perdure.errors import DefinitionError, PayloadError
 
 __all__ = ["Schema"]
@@ -69,7 +70,9 @@ class Schema(Generic[T]):
     """
 
     __slots__ = (
+        "_as_is",
         "_exact",
+        "_fits",
         "_from_json",
         "_from_python",
         "_may_hold_sets",
@@ -106,6 +109,10 @@ class Schema(Generic[T]):
             self._suspicious += _LOST_SECRET
         # A schema of one of them with a serializer of its own is another matter.
         self._exact = _EXACT.get(schema["type"]) if "serialization" not in schema else None
+        # Tells of a model whether nothing can be wrong with it either.
+        self._fits = fits_of(schema)
+        # What is of this very class is validated by being looked at: bare types, and models that are not looked into.
+        self._as_is = self._exact if len(schema) == 1 else taken_as_it_is(schema)
         self._serializer = self.adapter.serializer
         # Bound once: looking them up through the adapter costs as much as encoding a small model.
         self._to_json: _Encode = self._serializer.to_json
@@ -122,7 +129,9 @@ class Schema(Generic[T]):
             if type(value) is self._exact:
                 # Nothing can be wrong with it, and telling pydantic to look takes ten times as long as writing it.
                 return self._to_json(value)
-            raw = self._to_json(value, warnings="error", round_trip=True)
+            # "error" is read by way of an exception, which takes longer than all the rest.
+            warnings = False if self._fits is not None and self._fits(value) else "error"
+            raw = self._to_json(value, warnings=warnings, round_trip=True)
         except Exception as refused:  # noqa: BLE001 - serializers of fields are the user's code
             value, raw = self._encode_after_validation(value, refused)
         for mark in self._suspicious:
@@ -152,6 +161,16 @@ class Schema(Generic[T]):
             return self._from_python(value, by_alias=True, by_name=True)
         except Exception as refused:
             raise self._refusal(refused) from refused
+
+    def write(self, value: Any) -> tuple[bytes, T]:
+        """Make a value one of the type, and give its bytes: `validate` and `encode`, in one step where nothing can go wrong.
+
+        Raises:
+            PayloadError: It cannot be one, or would not come back from its bytes.
+        """
+        if type(value) is not self._as_is:
+            value = self.validate(value)
+        return self.encode(value), value
 
     def round_trip(self, value: T) -> tuple[bytes, T]:
         """Give a value's bytes, and the value as a replay will see it.

@@ -32,7 +32,7 @@ class Faults:
         self.first = first
         # None: until it is healed.
         self.last = last
-        # Of those only each so-manieth.
+        # Of those only each n-th.
         self.every = every
         # None: all of them. Others are neither counted nor failed.
         self.operations = operations

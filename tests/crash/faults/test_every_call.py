@@ -1,4 +1,4 @@
-"""Each call to the disk, one after the other, fails in a play of its own; then many in a row, and each so-manieth.
+"""Each call to the disk, one after the other, fails in a play of its own; then many in a row, and each n-th.
 
 Whatever the call was for, everybody must be told the right result in the end, nobody anything that is not in the file,
 and nothing may begin twice: nobody was killed (promises 1 to 4 and 8).
@@ -154,7 +154,7 @@ def test_an_outage_may_begin_at_any_call(
 
 @pytest.mark.parametrize("opens", [failing_disk, failing_system_calls])
 def test_a_disk_that_never_gets_better_still_lets_the_work_end(tmp_path: Path, run: Run, opens: Opens) -> None:
-    """Promise 8: each so-manieth call fails for good; what one call in a hundred takes, a repeat brings back."""
+    """Promise 8: each n-th call fails for good; what one call in a hundred takes, a repeat brings back."""
     series = Series(tmp_path, run, opens)
     for number in range(scaled(4)):
         faults = Faults(50 + number, every=(83, 101, 149, 211)[number % 4])

@@ -15,7 +15,6 @@ from perdure import (
     Activity,
     Cause,
     DefinitionError,
-    Failure,
     PayloadError,
     Schedule,
     Success,
@@ -410,11 +409,13 @@ def test_a_call_with_arguments_that_are_refused_takes_no_occurrence_and_does_not
 def test_a_recorded_exit_is_read_with_todays_types():
     async def body() -> None:
         call: Any = charge(ORDER)
-        assert call.decode(b'{"success":"x"}') == Success("x")
-        declined = Failure(Cause.fail(CardDeclined(code="x")))
-        assert call.decode(charge.codec.encode(declined)) == declined
+        assert call.decode_success(b'{"success":"x"}') == "x"
+        declined = Cause.fail(CardDeclined(code="x"))
+        assert call.decode_failure(charge.codec.encode_failure(declined)) == declined
         with pytest.raises(PayloadError):
-            call.decode(b'{"success":3}')
+            call.decode_success(b'{"success":3}')
+        with pytest.raises(PayloadError):
+            call.decode_failure(b'{"failure":[]}')
         call.close()
 
     in_body(FakeHost(), body)

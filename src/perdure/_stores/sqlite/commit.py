@@ -44,6 +44,11 @@ _LOST: Final = Answer(Verdict.LOST)
 _JOINED: Final = Answer(Verdict.JOINED)
 _APPLIED: Final = Answer(Verdict.APPLIED)
 _STARTED: Final = Answer(Verdict.STARTED)
+_UNDISTURBED: Final = Answer(Verdict.GRANTED)
+
+# Looked up in the class, a member of an enumeration costs as much as a call.
+_RUNNING: Final = Status.RUNNING
+_GRANTED: Final = Verdict.GRANTED
 
 # Born like this, an execution has no owner, and whoever starts it need not be a worker.
 _UNOWNED: Final = frozenset({Status.PENDING, Status.SUSPENDED})
@@ -91,17 +96,17 @@ class Batch:
             return _LOST
         self._append(one)
         status = one.status
-        if status is Status.RUNNING:
+        if status is _RUNNING:
             if one.calm:
                 self._calm.append((n,))
-            return Answer(Verdict.GRANTED, wakes)
+            return Answer(_GRANTED, wakes) if wakes else _UNDISTURBED
         if wakes > one.seen and status is not Status.PENDING:
             # Mail has come that the kernel has not been fed. To leave now would lose the wake.
             if one.calm:
                 self._calm.append((n,))
             return Answer(Verdict.STAYS, wakes)
         self._leave(one, n)
-        return Answer(Verdict.GRANTED, wakes)
+        return Answer(_GRANTED, wakes)
 
     def write(self, connection: Connection) -> None:
         """Write what has been gathered."""

@@ -6,7 +6,7 @@ one that carries our `application_id` is ours, every other is refused as it is.
 
 Then, once for each opening of a store, SQLite looks it through: damage that it meets only where it
 happens to read is an answer with something missing, such as a journal without its steps, which
-would then be done again. A large file is not looked through; it costs 2 ms for each MiB.
+would then be done again. A large file is not looked through; it costs 3 ms for each MiB.
 """
 
 import os
@@ -34,7 +34,7 @@ CACHE_KIB: Final = 16_384
 READER_PATIENCE_MS: Final = 5_000
 # What a WAL file shrinks to after a burst, once a checkpoint has emptied it.
 JOURNAL_SIZE_LIMIT: Final = 64 * 1024 * 1024
-# Up to this size a file is looked through when it is opened: an eighth of a second.
+# Up to this size a file is looked through when it is opened: a fifth of a second.
 LOOK_THROUGH_LIMIT: Final = 64 * 1024 * 1024
 
 T = TypeVar("T")

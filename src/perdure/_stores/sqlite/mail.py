@@ -72,8 +72,8 @@ def load(connection: Connection, wanted: Sequence[tuple[bytes, int]]) -> list[Hi
     """Read journals from behind a seq, and mailboxes."""
     return [
         History(
-            [Entry(*row) for row in select(connection, _ENTRIES, (incarnation, seq))],
-            [Letter(*row) for row in select(connection, _LETTERS, (incarnation,))],
+            list(map(Entry._make, select(connection, _ENTRIES, (incarnation, seq)))),
+            list(map(Letter._make, select(connection, _LETTERS, (incarnation,)))),
         )
         for incarnation, seq in wanted
     ]
