@@ -100,7 +100,8 @@ class Director:
         while not self._all_ended():
             await self._next_news()
         # Whoever waits for one that has ended hears of it; for one that is held nobody will.
-        await asyncio.gather(*(task for id_, task in self._waiting if self.world.history.latest[id_].held is None))
+        held = {row.execution_id for row in self.world.history.latest.values() if row.held is not None}
+        await asyncio.gather(*(task for execution_id, task in self._waiting if execution_id not in held))
         self._closing = True
         self.world.heal()
         for task in self._tasks:
