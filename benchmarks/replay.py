@@ -10,12 +10,13 @@ import json
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from throughput import Stopwatch, stopwatch
 from workload import Order, Receipt, charge, make_orders
 
-from perdure import WorkflowEngine, sleep, workflow
+from perdure import WorkflowEngine, activity, sleep, workflow
+from perdure._definitions.workflow import WorkflowImplementation
 from perdure._kernel.event import Origin
 from perdure._kernel.kernel import Kernel
 from perdure._model.records import History, Query, Record
@@ -37,9 +38,26 @@ async def thousand_steps(order: Order) -> Receipt:
     return receipt
 
 
+@activity
+async def label(name: str, position: int) -> str:
+    return f"{name}-{position}"
+
+
+@workflow(payload=Order, idempotency_key=lambda order: order.order_id)
+async def thousand_labels(order: Order) -> str:
+    """The same with a text and a number as arguments, and a text as result."""
+    last = ""
+    for position in range(ENTRIES):
+        last = await label(order.order_id, position)
+    _at_the_end.add(order.order_id)
+    await sleep("50 seconds")
+    return last
+
+
 class Replay(NamedTuple):
     """Entries in a second."""
 
+    plain_per_s: float  # as the next one, with plain arguments and results
     per_s: float  # claimed, read, decoded and replayed by an engine that has just been opened
     per_cpu_s: float  # the same, in a second of CPU time over all threads
     kernel_per_cpu_s: float  # decoded and replayed alone, what was read lying there
@@ -52,22 +70,31 @@ async def everybody_at_the_end(count: int) -> None:
 
 
 async def measure(path: Path, count: int) -> Replay:
-    async with WorkflowEngine.sqlite(path, [thousand_steps]):
-        await asyncio.gather(*[thousand_steps.start(order) for order in make_orders("order", count)])
-        await everybody_at_the_end(count)
-    _at_the_end.clear()
-    async with AsyncExitStack() as stack:
-        with stopwatch() as claimed:
-            await stack.enter_async_context(WorkflowEngine.sqlite(path, [thousand_steps]))
-            await everybody_at_the_end(count)
+    plain = await measure_engine(path.with_name("plain.perdure"), count, thousand_labels)
+    claimed = await measure_engine(path, count, thousand_steps)
     loaded, replayed = await measure_parts(path)
     entries = count * ENTRIES
     return Replay(
+        entries / plain.seconds,
         entries / claimed.seconds,
         entries / claimed.cpu_seconds,
         entries / replayed.cpu_seconds,
         entries / loaded.cpu_seconds,
     )
+
+
+async def measure_engine(path: Path, count: int, body: WorkflowImplementation[[Order], Any]) -> Stopwatch:
+    """From before a new engine opens the file until every body has come to its end again."""
+    _at_the_end.clear()
+    async with WorkflowEngine.sqlite(path, [body]):
+        await asyncio.gather(*[body.start(order) for order in make_orders("order", count)])
+        await everybody_at_the_end(count)
+    _at_the_end.clear()
+    async with AsyncExitStack() as stack:
+        with stopwatch() as claimed:
+            await stack.enter_async_context(WorkflowEngine.sqlite(path, [body]))
+            await everybody_at_the_end(count)
+    return claimed
 
 
 async def measure_parts(path: Path) -> tuple[Stopwatch, Stopwatch]:

@@ -124,6 +124,10 @@ class FileDatabase:
             # Before the WAL is switched on: so the application_id is in the file itself, where a
             # look at the file's header finds it.
             migrate(connection, self.path, now)
+            if first and connection.readonly("main"):
+                # SQLite has opened it for reading only and does not say why: so its header may have it, damaged or of
+                # a version to come.
+                self._refuse("cannot be opened for writing", "Check its permissions, or restore it from a backup.")
             if connection.pragma("journal_mode", "wal") != "wal":
                 self._refuse("is on a file system without shared memory", "Put it on a local disk.")
             undo.pop_all()
