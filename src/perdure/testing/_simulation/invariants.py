@@ -13,7 +13,17 @@ from perdure._model.status import Status, is_final, may_become
 from perdure._values.exit_codec import is_success, retry_at
 from perdure.testing._simulation.account import Account, Life, is_activity
 from perdure.testing._simulation.case import Fault
-from perdure.testing._simulation.history import AttemptSeen, ExecutionChange, ExecutionRow, Tick
+from perdure.testing._simulation.history import AttemptSeen, ExecutionChange, ExecutionRow
+from perdure.testing._simulation.ownership import (
+    has_got_on,
+    is_freed,
+    latest_change,
+    owned_since,
+    owner_at,
+    recorded_at,
+    status_of,
+    worker_of,
+)
 
 # What may cut an attempt off, so that it is made again.
 _CUTS: Final = frozenset({Fault.CRASH, Fault.USURP, Fault.CLOSE})
@@ -66,7 +76,7 @@ def every_move_is_allowed(account: Account) -> Iterator[str]:
             if change.after is None:
                 yield f"{life} was taken away"
             elif change.before is not None and change.before != change.after:
-                before, after = _status(change.before), _status(change.after)
+                before, after = status_of(change.before), status_of(change.after)
                 if is_final(before):
                     yield f"{life} had ended {before}, and was changed to {change.after}"
                 elif before is not after and not may_become(before, after):
@@ -93,12 +103,12 @@ def only_owners_write(account: Account) -> Iterator[str]:
     """I10: an entry is written by the process that owns the execution at that moment, or gives birth to it."""
     for life in account.lives.values():
         for entry in life.written:
-            latest = _latest(life, entry.tick)
+            latest = latest_change(life, entry.tick)
             if latest is None:
                 yield f"{life}: entry {entry.seq} was written before it was born"
                 continue
             row = latest.after
-            owned = row is not None and row.owner is not None and _owner_since(life, entry.tick) == entry.process
+            owned = row is not None and row.owner is not None and owner_at(life, entry.tick) == entry.process
             born_now = latest.before is None and latest.process == entry.process and latest.now == entry.now
             if not owned and not born_now:
                 yield f"{life}: entry {entry.seq} was written by process {entry.process}, which did not own it"
@@ -120,14 +130,14 @@ def _check_crashes(
     counted = after.crashes - before.crashes
     # A commit, also the last one, leaves the fence as it is; whoever frees raises it.
     freed = before.owner is not None and after.owner is None and after.fence == before.fence + 1
-    if freed and before.owner != _worker_of(account, change):
+    if freed and before.owner != worker_of(account, change):
         if counted != 1:
             yield f"{life} was taken over, and its crashes went from {before.crashes} to {after.crashes}"
     elif freed and counted > 0:
         yield f"{life}: a crash was counted by its own worker, which had not crashed"
     elif counted and after.crashes != 0:
         yield f"{life}: its crashes went from {before.crashes} to {after.crashes}"
-    elif counted and not freed and before.held is None and not _has_got_on(life, change):
+    elif counted and not freed and before.held is None and not has_got_on(life, change):
         yield f"{life}: {before.crashes} crashes were forgiven, and it had not got on"
 
 
@@ -259,8 +269,8 @@ def nothing_begins_before_it_is_asked_for(account: Account) -> Iterator[str]:
             if not asked:
                 yield f"{life}: attempt {attempt.attempt} of {attempt.name} began before anything durable asked for it"
                 continue
-            recorded = _recorded_at(life, step)
-            claimed = _owned_since(life, attempt.tick, attempt.process)
+            recorded = recorded_at(life, step)
+            claimed = owned_since(life, attempt.tick, attempt.process)
             if recorded is not None and claimed is not None and recorded < claimed:
                 yield f"{life}: attempt {attempt.attempt} of {attempt.name} was recorded, and began again"
 
@@ -270,7 +280,7 @@ def nothing_is_repeated_without_cause(account: Account) -> Iterator[str]:
     for life in account.lives.values():
         begun = [attempt for attempt in life.attempts if not attempt.ended]
         times = Counter(
-            (a.name, a.occurrence, a.attempt, _owned_since(life, a.tick, a.process), a.process) for a in begun
+            (a.name, a.occurrence, a.attempt, owned_since(life, a.tick, a.process), a.process) for a in begun
         )
         for (name, occurrence, attempt, _, process), count in times.items():
             if count > 1:
@@ -344,7 +354,7 @@ def no_outcome_is_unknown_without_cause(account: Account) -> Iterator[str]:
             if not is_activity(entry) or _UNKNOWN not in entry.exit:
                 continue
             since = noted.get((entry.name, entry.occurrence, entry.attempt), entry.tick)
-            lost = any(since < change.tick < entry.tick and _is_freed(change) for change in life.changes)
+            lost = any(since < change.tick < entry.tick and is_freed(change) for change in life.changes)
             if not lost:
                 yield f"{life}: the outcome of {entry.name} {entry.occurrence} is unknown, and nothing has cut it off"
 
@@ -385,78 +395,3 @@ CHECKS: Final[tuple[Check, ...]] = (
     no_outcome_is_unknown_without_cause,
     no_attempt_times_out_early,
 )
-
-
-def _status(row: ExecutionRow) -> Status:
-    return Status.SUSPENDED if row.status == "HELD" else Status(row.status)
-
-
-def _worker_of(account: Account, change: ExecutionChange) -> int | None:
-    """The number of the worker that a process was when it made a change."""
-    registered = [
-        one.n
-        for one in account.history.workers
-        if one.process == change.process and one.tick < change.tick and not one.retired
-    ]
-    return registered[-1] if registered else None
-
-
-def _has_got_on(life: Life, change: ExecutionChange) -> bool:
-    """Whether an entry was written since whoever makes this change came to own it."""
-    taken = _taken(life, change.tick)
-    return taken is not None and any(taken.tick < entry.tick < change.tick for entry in life.written)
-
-
-def _is_freed(change: ExecutionChange) -> bool:
-    """Whether somebody has lost an execution by this change."""
-    before, after = change.before, change.after
-    return before is not None and before.owner is not None and (after is None or after.owner != before.owner)
-
-
-def _latest(life: Life, tick: Tick) -> ExecutionChange | None:
-    """The last change before a place in the run."""
-    return next((change for change in reversed(life.changes) if change.tick < tick), None)
-
-
-def _taken(life: Life, tick: Tick) -> ExecutionChange | None:
-    """The change by which whoever owns it at a place in the run came to own it."""
-    found: ExecutionChange | None = None
-    for change in life.changes:
-        if change.tick >= tick:
-            break
-        before = None if change.before is None else change.before.owner
-        after = None if change.after is None else change.after.owner
-        if after != before:
-            found = change if after is not None else None
-    return found
-
-
-def _owner_since(life: Life, tick: Tick) -> int | None:
-    """The process that owns it."""
-    taken = _taken(life, tick)
-    return None if taken is None else taken.process
-
-
-def _owned_since(life: Life, tick: Tick, process: int) -> Tick | None:
-    """When a process last came to own it, before a place in the run; it may have lost it since, unknowing."""
-    found: Tick | None = None
-    for change in life.changes:
-        if change.tick >= tick:
-            break
-        before = None if change.before is None else change.before.owner
-        after = None if change.after is None else change.after.owner
-        if after != before and after is not None and change.process == process:
-            found = change.tick
-    return found
-
-
-def _recorded_at(life: Life, step: tuple[str, int, int]) -> Tick | None:
-    """When the exit of an attempt was recorded."""
-    return next(
-        (
-            entry.tick
-            for entry in life.written
-            if is_activity(entry) and (entry.name, entry.occurrence, entry.attempt) == step
-        ),
-        None,
-    )
