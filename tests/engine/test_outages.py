@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
+import apsw
 import pytest
 
 from perdure import (
@@ -21,6 +22,7 @@ from perdure import (
     workflow,
 )
 from perdure._model.records import Commit, Mail
+from perdure._model.status import Held
 from perdure.errors import StoreError, StoreFileError, StoreRefusedError
 
 from tests.engine.lab import Gate, Lab, Probe
@@ -577,5 +579,40 @@ def test_an_execution_that_cannot_even_be_held_does_not_go_round(lab, log):
         assert [r.getMessage() for r in log.records if "cannot even be held" in r.getMessage()]
         async with lab.engine([work]):
             assert await lab.result(work.handle(handle.execution_id)) == "poison"
+
+    lab.run(main)
+
+
+def test_a_journal_that_is_no_text_any_more_stops_only_its_own_execution(file_lab):
+    """R40, promise 8: one letter of one row has changed on the disk, and SQLite's own checks see nothing."""
+    lab = file_lab
+
+    @activity
+    async def act(key: str) -> str:
+        return key
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        first = await act(key)
+        await sleep("2 hours")
+        return first
+
+    async def main():
+        async with lab.engine([work]) as engine:
+            handles = [await engine.start(work, key) for key in "abc"]
+            await lab.settle()
+            damaged = (await engine._service.record(handles[1].execution_id)).incarnation
+        connection = apsw.Connection(str(lab.path))
+        connection.execute(
+            "UPDATE perdure_journal SET name = CAST(x'e97465' AS TEXT) WHERE incarnation = ?", (damaged,)
+        )
+        connection.close()
+        lab.clock.advance(3 * 60 * 60 * 1_000)
+        async with lab.engine([work]) as engine:
+            await lab.settle()
+            described = [await engine.describe(handle.execution_id) for handle in handles]
+            assert [one.status for one in described] == [Status.SUCCEEDED, Status.SUSPENDED, Status.SUCCEEDED]
+            assert described[1].held is Held.UNREADABLE
+            assert "is damaged" in str(described[1].cause)
 
     lab.run(main)

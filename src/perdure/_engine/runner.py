@@ -30,7 +30,7 @@ from perdure._model.records import Answer, Commit, ExecutionId, History, Record,
 from perdure._model.status import Held, Status, is_final
 from perdure._values.cause import Cause
 from perdure._values.instant import Instant
-from perdure.errors import OutcomeUnknown, StoreRefusedError, StoreUnavailableError
+from perdure.errors import OutcomeUnknown, StoreError, StoreRefusedError, StoreUnavailableError
 
 logger = logging.getLogger("perdure")
 
@@ -267,6 +267,12 @@ class Runner:
     def convict(self, crashes: int) -> None:
         """Hold it without running it: it has ended its worker too often (R41)."""
         self._hold(Held.CRASHES, crashes_error(self.workflow, crashes))
+
+    def hold_unreadable(self, error: StoreError) -> None:
+        """Hold it without running it: nobody can read its journal (R40)."""
+        self.reloading = False
+        if self._commit is None and not self.gone:
+            self._hold(Held.UNREADABLE, error)
 
     def fail_turn(self, error: Exception) -> None:
         """A turn has raised what no turn may raise: hold the execution with it."""

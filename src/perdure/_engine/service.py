@@ -292,19 +292,31 @@ class Service:
             task.add_done_callback(self._reloads.discard)
 
     async def _reload(self, runner: Runner) -> None:
-        history = await self._load([runner])
-        self._revive(runner, history[0])
+        for history in await self._load([runner]):
+            if history is not None:
+                self._revive(runner, history)
 
     def _revive(self, runner: Runner, history: History) -> None:
         self.turns.soon(runner, runner.revive, history)
 
-    async def _load(self, runners: list[Runner]) -> list[History]:
+    async def _load(self, runners: list[Runner]) -> list[History | None]:
+        """Read their journals, in their order; None for one that nobody can read, which is held with that (R40)."""
         while True:
             try:
-                return await self.store.load([(runner.incarnation, 0) for runner in runners])
+                return [*await self.store.load([(runner.incarnation, 0) for runner in runners])]
             except StoreError as error:
+                if isinstance(error.__cause__, ValueError):
+                    # What was read is no text: the file holds something else than was written, and will the next time.
+                    return await self._load_apart(runners, error)
                 logger.warning("the store does not answer; a journal is read again: %s", error)
                 await asyncio.sleep(PAUSE_S)
+
+    async def _load_apart(self, runners: list[Runner], error: StoreError) -> list[History | None]:
+        """Read each for itself, so that one damaged journal does not stop the others."""
+        if len(runners) > 1:
+            return [history for runner in runners for history in await self._load([runner])]
+        runners[0].hold_unreadable(error)
+        return [None]
 
     def resting(self, runner: Runner, /) -> None:
         """It waits; its kernel may be put away."""
@@ -440,6 +452,8 @@ class Service:
             self.turns.soon(runner, runner.awake, fence)
         histories = await self._load([runner for _, runner in fresh]) if fresh else []
         for (record, runner), history in zip(fresh, histories, strict=True):
+            if history is None:
+                continue
             if is_suspect(record):
                 self._spawn(self._expose(record, runner, history), "suspect")
             else:

@@ -1,5 +1,6 @@
 """What an error of the database means to the caller of the port."""
 
+from json import JSONDecodeError
 from typing import Final
 
 import apsw
@@ -24,8 +25,8 @@ SPOILT: Final = (
 # What ends a transaction for all that take part in it, not for the statement that met it.
 FATAL: Final = (*BUSY, *SPOILT, apsw.FullError, apsw.InterruptError)
 
-# The last one is of a text that was read: what is written is encoded, and cannot fail so.
-DAMAGED: Final = (apsw.CorruptError, apsw.NotADBError, UnicodeDecodeError)
+# The last two are of a text that was read: what is written is encoded, and cannot fail so.
+DAMAGED: Final = (apsw.CorruptError, apsw.NotADBError, UnicodeDecodeError, JSONDecodeError)
 
 _UNAVAILABLE: Final = (
     *BUSY,
