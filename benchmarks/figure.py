@@ -62,7 +62,7 @@ FINISHED = 1_000_000
 VERBS = {
     "a whole life": 1.5,
     # An id is a digest, and the index of a million ids does not fit a page: each birth reads and dirties one of its own.
-    "start": 2.0,
+    "start": 1.5,
     "step": 1.5,
     "suspend": 1.5,
     "end": 1.5,
@@ -73,7 +73,7 @@ VERBS = {
     "mail_for": 1.5,
     "keep house": 1.5,
     "load": 1.5,
-    "read": 2.5,  # as a start, and nothing else
+    "read": 1.5,  # as a start, and nothing else
     "list": 1.5,
     "list suspended": 1.5,
     "list failed": 1.5,
@@ -125,7 +125,9 @@ def _large_figures() -> Figures:
         ),
         "executed_bytes": Figure(f"{executed}: it has grown by, each", "bytes", 1),
         "replay_plain_per_s": Figure("replay, a new engine, plain values", "entries/s", 0, Floor("at least", 100_000)),
-        "replay_per_s": Figure("replay, a new engine, models: claim, read, decode", "entries/s"),
+        "replay_per_s": Figure(
+            "replay, a new engine, models: claim, read, decode", "entries/s", 0, Floor("at least", 100_000)
+        ),
         "replay_per_cpu_s": Figure("replay, a new engine, in a second of CPU", "entries/s"),
         "replay_kernel_per_cpu_s": Figure("replay, the kernel alone, in a second of CPU", "entries/s"),
         "replay_load_per_cpu_s": Figure("replay, reading alone, in a second of CPU", "entries/s"),
@@ -138,9 +140,11 @@ def _large_figures() -> Figures:
         "recovery_s": Figure("`kill -9` of 500 x 10 steps of 20 ms: until all have ended", "s", 2, Floor("at most", 2)),
         "recovery_cpu_s": Figure("the same: CPU of the process that ends them", "s", 2),
         "recovery_cut_off": Figure("the same: steps done again, cut off by the kill", "steps"),
-        "recovery_unrecorded": Figure("the same: steps done again, ended and not yet recorded", "steps"),
+        "recovery_unrecorded": Figure(
+            "the same: steps done again, ended and not yet recorded", "steps", 0, Floor("at most", 10)
+        ),
         "recovery_kept_up_cut_off": Figure("the same, 100 at a time: cut off by the kill", "steps"),
         "recovery_kept_up_unrecorded": Figure(
-            "the same, 100 at a time: ended and not yet recorded", "steps", 0, Floor("at most", 50)
+            "the same, 100 at a time: ended and not yet recorded", "steps", 0, Floor("at most", 10)
         ),
     }
