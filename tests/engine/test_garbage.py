@@ -156,7 +156,7 @@ def test_executions_leave_nothing_for_the_collector(corner_lab: Lab, work: Workf
                 # away never are. One for each body, and what hangs on it; it is the collector's.
                 assert (many - few)["_GatheringFuture"] == MANY - FEW
             else:
-                # Not none at all: an answer of the store's thread may come while the last one is being looked at.
+                # Not none at all: in one full run a single runner was left, and why is not known. One an execution is.
                 assert max((many - few).values(), default=0) < (MANY - FEW) // 2
 
     lab.run(main)
