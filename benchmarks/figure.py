@@ -53,6 +53,11 @@ Figures = dict[str, Figure]
 
 IN_FLIGHT = (100, 1_000, 1)
 
+# How many wait for others.
+WAITING = 10_000
+CHILDREN = 1_000
+SLEEPERS = 15_000
+
 # How large the large ones are.
 SUSPENDED = 100_000
 EXECUTED = 200_000
@@ -103,6 +108,18 @@ def new_figures() -> Figures:
         "first_result_s": Figure("fresh process and file to the first result", "s", 3, Floor("at most", 0.6)),
         "parked_bytes": Figure("memory of a parked kernel", "bytes"),
         "evicted_bytes": Figure("memory of a suspended execution without its kernel (`cache=0`)", "bytes"),
+        "round_trip_ms": Figure("a deferred: `succeed` to the result, p50", "ms", 2, Floor("at most", 2)),
+        "completions_per_s": Figure(
+            f"{WAITING:,} wait for a deferred each: completions from outside",
+            "completions/s",
+            0,
+            Floor("at least", 2_000),
+        ),
+        "ended_per_s": Figure("the same: until all have ended", "executions/s"),
+        "children_s": Figure(f"a parent with {CHILDREN:,} children, at once", "s", 2, Floor("at most", 1)),
+        "sleepers_per_s": Figure(
+            f"{SLEEPERS:,} sleepers started, until all are asleep", "executions/s", 0, Floor("at least", 3_000)
+        ),
         **_large_figures(),
         "disk_commits_per_s": Figure("raw limit: SQLite commits of one row, synchronous=FULL", "commits/s"),
         "disk_syncs_per_s": Figure("raw limit: fdatasync of 4 KiB", "syncs/s"),

@@ -93,7 +93,7 @@ class Meter:
         await self._measure("mail_for", AT_ONCE, lambda: self.store.mail_for(self.worker_id))
         await self._measure("keep house", 1, self._keep_house)
         await self._measure("read", AT_ONCE, lambda: self.store.read(ids))
-        wanted = [(birth.incarnation, 0) for birth in births]
+        wanted = [(birth.incarnation, 0, 0) for birth in births]
         await self._measure("load", AT_ONCE, lambda: self.store.load(wanted))
         ends = [follow(birth, 2, Status.SUCCEEDED, ENTRIES) for birth in births]
         await self._measure("end", AT_ONCE, lambda: self.commit(ends))

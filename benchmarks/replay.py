@@ -103,7 +103,7 @@ async def measure_parts(path: Path) -> tuple[Stopwatch, Stopwatch]:
     await store.open()
     records = await store.executions(Query(limit=1_000))
     with stopwatch() as loaded:
-        histories = await store.load([(record.incarnation, 0) for record in records])
+        histories = await store.load([(record.incarnation, 0, 0) for record in records])
     await store.close()
     with stopwatch() as replayed:
         for record, history in zip(records, histories, strict=True):

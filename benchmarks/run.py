@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import report
-from figure import EXECUTED, FINISHED, IN_FLIGHT, SUSPENDED, Figures, new_figures
+from coordination import measure_coordination
+from figure import CHILDREN, EXECUTED, FINISHED, IN_FLIGHT, SLEEPERS, SUSPENDED, WAITING, Figures, new_figures
 from limit import measure_inserts, measure_syncs, read_journal
 from machine import Others, describe_machine, load_average, source_digest
 from process import ask, measure_first_result, measure_import, measure_parked
@@ -47,6 +48,8 @@ REPLAYED = 40
 # A process each: half a second of work has a spread of its own.
 REPLAYS = 5
 RECOVERIES = 3
+WAITING_ROUNDS = 3
+TRIPS = 200
 # The largest of them take a minute on a quiet machine.
 LARGE_LIMIT_S = 600.0
 
@@ -128,6 +131,22 @@ def measure_processes(directory: Path, figures: Figures) -> None:
     say(f"a parked kernel: {parked.kept:,.0f} bytes")
 
 
+def measure_waiting(directory: Path, figures: Figures) -> None:
+    for number in range(1, WAITING_ROUNDS + 1):
+        place = directory / f"waiting-{number}"
+        place.mkdir()
+        waited = asyncio.run(
+            measure_coordination(place, trips=TRIPS, waiting=WAITING, children=CHILDREN, sleepers=SLEEPERS)
+        )
+        for name, value in waited._asdict().items():
+            figures[name].samples.append(value)
+        say(
+            f"waiting {number} of {WAITING_ROUNDS}: round trip {waited.round_trip_ms:.2f} ms, "
+            f"{waited.completions_per_s:,.0f} completions/s, {CHILDREN:,} children {waited.children_s:.2f} s, "
+            f"{waited.sleepers_per_s:,.0f} sleepers/s"
+        )
+
+
 def measure_memory(directory: Path, figures: Figures) -> None:
     """What is kept of many: the process's own size, so each in a process of its own."""
     for name, what in (("suspended_bytes", "parked"), ("suspended_evicted_bytes", "evicted")):
@@ -170,6 +189,7 @@ def measure_recoveries(directory: Path, figures: Figures) -> None:
 # By what `--only` calls them. The directory of each is its own, and gone before the next one begins.
 PARTS: dict[str, Callable[[Path, Figures], None]] = {
     "processes": measure_processes,
+    "waiting": measure_waiting,
     "memory": measure_memory,
     "replay": measure_replay,
     "finished": measure_finished,

@@ -38,12 +38,17 @@ Importable by name, but no part of ``*``, because other modules have these names
 
 from typing import TYPE_CHECKING
 
+from perdure._definitions.acting import publish, set_attributes
 from perdure._definitions.activity import Activity, InlineActivity, activity
+from perdure._definitions.channel import DurableChannel
 from perdure._definitions.clock import DurableClock, sleep_until
 from perdure._definitions.clock import sleep as sleep
+from perdure._definitions.deferred import DurableDeferred
 from perdure._definitions.handle import Handle
+from perdure._definitions.race import race_all
 from perdure._definitions.registration import Registration
 from perdure._definitions.retrying import retry
+from perdure._definitions.scope import add_finalizer, scope, with_compensation
 from perdure._definitions.surroundings import (
     current_attempt,
     execution_id,
@@ -64,13 +69,20 @@ from perdure._definitions.surroundings import (
 from perdure._definitions.surroundings import (
     uuid4 as uuid4,
 )
-from perdure._definitions.workflow import Workflow, WorkflowDefinition, WorkflowImplementation, workflow
+from perdure._definitions.workflow import (
+    Workflow,
+    WorkflowDefinition,
+    WorkflowImplementation,
+    continue_as_new,
+    workflow,
+)
 from perdure._model.status import Status
 from perdure._values.cause import Cause, Die, Fail, Interrupt, Reason
 from perdure._values.duration import Duration
 from perdure._values.exit import Complete, Exit, Failure, Poll, Success, Suspended
 from perdure._values.retry_after import RetryAfter
 from perdure._values.schedule import Schedule
+from perdure._values.token import Token, TokenParsed
 from perdure._values.typed_error import TypedError
 from perdure.errors import (
     ActivityTimeout,
@@ -127,7 +139,9 @@ __all__ = [
     "Defect",
     "DefinitionError",
     "Die",
+    "DurableChannel",
     "DurableClock",
+    "DurableDeferred",
     "Duration",
     "ExecutionError",
     "ExecutionExistsError",
@@ -164,7 +178,9 @@ __all__ = [
     "StoreUnavailableError",
     "Success",
     "Suspended",
+    "Token",
     "TokenError",
+    "TokenParsed",
     "TypedError",
     "UsageError",
     "Workflow",
@@ -173,6 +189,8 @@ __all__ = [
     "WorkflowIOError",
     "WorkflowImplementation",
     "activity",
+    "add_finalizer",
+    "continue_as_new",
     "current_attempt",
     "current_engine",
     "execution_id",
@@ -180,8 +198,13 @@ __all__ = [
     "idempotency_key",
     "last_heartbeat",
     "patched",
+    "publish",
+    "race_all",
     "retry",
+    "scope",
+    "set_attributes",
     "sleep_until",
+    "with_compensation",
     "workflow",
 ]
 

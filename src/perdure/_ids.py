@@ -72,10 +72,28 @@ def activity_key(execution_id: str, life: int, name: str, attempt: int | None = 
     return digest(f"{owner}-{name}" if attempt is None else f"{owner}-{attempt}-{name}")
 
 
-def child_id(parent_id: str, life: int, name: str, encoded_input: bytes, occurrence: int) -> str:
-    """Derive the id of a child whose workflow has no idempotency key (R1)."""
-    # "Workflow/" keeps a child apart from an activity of the same name and input.
-    return digest(f"{_owner(parent_id, life)}-Workflow/{name}/{_fingerprint(encoded_input)}#{occurrence}")
+def child_id(
+    parent_id: str, life: int, name: str, encoded_input: bytes, occurrence: int, *, awaited: bool = False
+) -> str:
+    """Derive the id of an execution that a body starts, whose workflow has no idempotency key (R1).
+
+    Args:
+        parent_id: The execution whose body starts it.
+        life: The number of its incarnation, from 1.
+        name: The workflow that is started.
+        encoded_input: Its payload as recorded.
+        occurrence: Which start of that workflow it is in the body, from 1; awaited and detached ones count apart.
+        awaited: Whether the body waits for it.
+    """
+    # "Workflow/" keeps it apart from an activity of the same name and input; and a child that is awaited must not be
+    # the detached one of the same payload, which was to be another execution.
+    kind = "Child" if awaited else "Workflow"
+    return digest(f"{_owner(parent_id, life)}-{kind}/{name}/{_fingerprint(encoded_input)}#{occurrence}")
+
+
+def sender_of(incarnation: bytes, name: str, occurrence: int) -> bytes:
+    """Say which step of which life sends a piece of mail, so that sending it again is known for that (R42)."""
+    return hashlib.sha256(incarnation + f"{name}#{occurrence}".encode()).digest()[:16]
 
 
 def new_incarnation(now: int) -> bytes:
@@ -92,6 +110,11 @@ def new_incarnation(now: int) -> bytes:
 def new_execution_id() -> str:
     """Make the id of an execution whose workflow has no idempotency key: 32 random hex digits (R1)."""
     return _draw(16).hex()
+
+
+def new_sender() -> bytes:
+    """Make the id under which a piece of mail from outside is known when it is sent again."""
+    return _draw(16)
 
 
 def new_worker_id() -> str:

@@ -239,12 +239,21 @@ class PayloadMismatchError(InputError):
 class TokenError(InputError):
     """A token is malformed, unsigned where it must be signed, tampered with, expired, or of another incarnation.
 
+    Attributes:
+        reason: ``invalid``, ``expired``, or ``outdated``: for a life of the execution that has ended. What makes one
+            invalid is not told, so that nobody can feel their way to a valid one.
+
     Example:
-        >>> str(TokenError("The token is not base64url."))
-        'The token is not base64url.'
+        >>> error = TokenError("This token has expired.", reason="expired")
+        >>> error.reason, str(error)
+        ('expired', 'This token has expired.')
     """
 
     code = "token-invalid"
+
+    def __init__(self, message: str = "", *, reason: str = "invalid") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ExecutionError(PerdureError):

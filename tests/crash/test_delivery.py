@@ -64,7 +64,7 @@ def test_mail_and_wake_are_one_when_the_sender_is_killed(tmp_path, run, point, r
         try:
             statuses = {one.execution_id: one.status for one in await store.read(IDS)}
             records = {one.execution_id: one for one in await store.read(IDS)}
-            histories = await store.load([(records[execution_id].incarnation, 0) for execution_id in IDS])
+            histories = await store.load([(records[execution_id].incarnation, 0, 0) for execution_id in IDS])
             repeated = await store.deliver([letter(execution_id) for execution_id in IDS])
         finally:
             await store.close()

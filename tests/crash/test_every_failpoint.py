@@ -10,13 +10,22 @@ from perdure._failpoints import POINTS
 from tests.crash.checker import repeats, violations
 from tests.crash.ledger import Phase
 from tests.crash.stage import Stage, some_of_each
+from tests.crash.test_delivery import POINTS_OF_DELIVERY
+from tests.crash.test_next_lives import POINTS_OF_EXPIRY, POINTS_OF_RENEWAL
+from tests.crash.test_purge import POINTS_OF_PURGE
 from tests.crash.worker import Work
 
 # Up to ten processes of half a second each, on a machine that others use as well.
 pytestmark = pytest.mark.timeout(90)
 
-# No caller of the engine's delivers mail yet; `test_delivery.py` kills a process at these.
-OF_THE_STORE_ONLY = {"deliver.before", "deliver.after"}
+# What `some_of_each` does not come to: it sends no mail, has no deadline, begins no next life, and is not thirty days
+# old. `test_delivery.py`, `test_next_lives.py` and `test_purge.py` kill a process at these.
+OF_THE_STORE_ONLY = {
+    *POINTS_OF_DELIVERY,
+    *POINTS_OF_EXPIRY,
+    *POINTS_OF_RENEWAL,
+    *POINTS_OF_PURGE,
+}
 OF_THE_ENGINE = sorted(POINTS.keys() - OF_THE_STORE_ONLY)
 # These need a dead worker for each reach.
 OF_TAKE_OVERS = {"take_over.before", "take_over.after"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import perdure
 from perdure._failpoints import POINTS
 
-from tests.crash import test_delivery, test_every_failpoint
+from tests.crash import test_every_failpoint
 
 SOURCE = Path(perdure.__file__).parent
 
@@ -31,4 +31,4 @@ def test_every_call_names_a_listed_point_and_every_listed_point_is_called():
 
 def test_a_process_is_killed_at_every_listed_point():
     """Coverage is the registry: a new point that no scenario reaches fails here or there."""
-    assert {*test_every_failpoint.OF_THE_ENGINE, *test_delivery.POINTS_OF_DELIVERY} == POINTS.keys()
+    assert {*test_every_failpoint.OF_THE_ENGINE, *test_every_failpoint.OF_THE_STORE_ONLY} == POINTS.keys()

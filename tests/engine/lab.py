@@ -6,6 +6,7 @@ no callback is ready, no call to a store is on its way, and every function on a 
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import threading
 from collections import Counter
@@ -223,8 +224,8 @@ class Probe:
         if not inspect.iscoroutinefunction(found):
             return found
 
-        async def asked(*args: Any) -> Any:
-            return await self._ask(name, found, args)
+        async def asked(*args: Any, **options: Any) -> Any:
+            return await self._ask(name, functools.partial(found, **options), args)
 
         return asked
 
@@ -427,7 +428,8 @@ class Lab:
         """Go on until nothing happens any more by itself."""
         calm = 0
         for _ in range(MOST_PASSES):
-            await asyncio.sleep(0)
+            # A pause of the engine is a real one: passes that only count it would be used up before it is over.
+            await asyncio.sleep(0.001 if self._pauses() else 0)
             calm = calm + 1 if self._is_still() else 0
             if calm == CALM_PASSES:
                 return
@@ -484,12 +486,17 @@ class Lab:
             self.service(engine).wakes.poke_all()
         await self.settle()
 
-    def _is_still(self) -> bool:
+    def _pauses(self) -> bool:
+        """Whether nothing is ready, and a real timer is to be waited for."""
         loop: Any = asyncio.get_running_loop()
         soon = loop.time() + PAUSE_S
+        return not loop._ready and any(not timer._cancelled and timer._when < soon for timer in loop._scheduled)
+
+    def _is_still(self) -> bool:
+        loop: Any = asyncio.get_running_loop()
         return (
             not loop._ready
-            and not any(not timer._cancelled and timer._when < soon for timer in loop._scheduled)
+            and not self._pauses()
             and not any(probe.in_flight for probe in self._probes)
             and self._on_threads() <= 0
         )

@@ -191,7 +191,7 @@ def test_an_activity_s_result_over_the_limit_is_a_defect_that_is_not_tried_again
         ({"attributes": {"": 1}}, "empty"),
         ({"attributes": {"a": "\0"}}, "NUL"),
         ({"attributes": {5: 1}}, "text"),
-        ({"on_duplicate": "explode"}, "'join' or 'reject'"),
+        ({"on_duplicate": "explode"}, "'join', 'reject' or 'restart_if_failed'"),
     ],
     ids=lambda value: None if isinstance(value, str) else ascii(value)[:40],
 )

@@ -377,7 +377,8 @@ def test_waiting_for_what_does_not_exist_says_so(lab):
     async def main():
         async with lab.engine([once]) as engine:
             nobody = once.handle("0" * 32)
-            for question in (nobody.result, nobody.status, nobody.resume):
+            assert await nobody.status() is None
+            for question in (nobody.result, nobody.resume):
                 with pytest.raises(ExecutionNotFoundError) as unknown:
                     await question()
                 assert unknown.value.execution_id == "0" * 32

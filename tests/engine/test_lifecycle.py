@@ -618,7 +618,7 @@ async def cancel_all() -> None:
 def test_an_activity_that_swallows_every_cancellation_does_not_keep_a_blocking_engine_open(monkeypatch):
     """R9: its loop is closed above it. Under asyncio.run that is asyncio's to decide, here it is ours."""
     monkeypatch.setattr("perdure._engine.service.CUT_OFF_S", 0.05)
-    monkeypatch.setattr("perdure._facade.LEFT_S", 0.05)
+    monkeypatch.setattr("perdure._blocking.LEFT_S", 0.05)
     there = threading.Event()
     waiting: list[BaseException] = []
 

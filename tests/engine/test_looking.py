@@ -190,7 +190,7 @@ def test_executions_are_listed_newest_first_by_all_conditions(lab):
 
 
 def test_a_listing_reads_page_by_page(lab, monkeypatch):
-    monkeypatch.setattr("perdure._facade.PAGE", 3)
+    monkeypatch.setattr("perdure._face.PAGE", 3)
 
     @workflow(idempotency_key=str)
     async def quick(n: int) -> None: ...
@@ -624,11 +624,11 @@ def test_reads_of_other_executions_in_a_body_are_refused(lab):
                 pass
 
         for question in (
-            handle.poll, handle.status, handle.result, handle.resume,
-            lambda: other.poll(handle.execution_id), lambda: other.resume(handle.execution_id),
+            handle.poll, handle.status, handle.result, handle.explain, lambda: handle.read("progress"),
+            lambda: handle.resume(skip=True), lambda: other.poll(handle.execution_id),
             lambda: engine.poll(handle.execution_id), lambda: engine.describe(handle.execution_id),
             lambda: engine.journal(handle.execution_id), lambda: engine.resume(handle.execution_id), listed,
-            lambda: engine.start(other, "x"),
+            lambda: engine.interrupt(handle.execution_id), lambda: engine.start(other, "x"),
         ):  # fmt: skip
             try:
                 await question()
@@ -642,7 +642,7 @@ def test_reads_of_other_executions_in_a_body_are_refused(lab):
         async with lab.engine([work, other]) as engine:
             held["engine"] = engine
             refusals = await lab.finish(work.execute("k"))
-            assert len(refusals) == 12
+            assert len(refusals) == 14
             assert all("activity" in said for said in refusals)
 
     lab.run(main)

@@ -127,7 +127,6 @@ def test_a_body_that_waits_for_nothing_is_held(lab):
 def test_a_body_that_never_comes_to_rest_is_held(lab, monkeypatch):
     """SPINNING; with a budget that a test can use up."""
     monkeypatch.setattr("perdure._kernel.kernel.TURN_BUDGET", 1_000)
-    monkeypatch.setattr("perdure._kernel.kernel.Kernel.__init__.__defaults__", ((), 1_000))
     spinning = True
 
     @workflow(idempotency_key=lambda key: key)

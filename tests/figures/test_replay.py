@@ -40,7 +40,7 @@ async def written(store: SqliteStore, engine: WorkflowEngine, count: int) -> tup
     while [one async for one in engine.executions(status=Status.RUNNING)]:
         pass
     (record,) = await store.read([handle.execution_id])
-    (history,) = await store.load([(record.incarnation, 0)])
+    (history,) = await store.load([(record.incarnation, 0, 0)])
     assert len(history.entries) == count + 1
     return record, history
 

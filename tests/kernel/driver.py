@@ -14,7 +14,7 @@ from perdure._definitions.host import Call
 from perdure._kernel.event import Event, Origin
 from perdure._kernel.kernel import TURN_BUDGET, Kernel
 from perdure._model.journal import MARKERS, Entry, Kind
-from perdure._model.records import Start
+from perdure._model.records import Acts, Start
 from perdure._values.cause import Cause
 from perdure._values.instant import Instant
 
@@ -52,6 +52,8 @@ class Play:
         self.body = body
         self.journal = list(journal)
         self.starts: list[Start] = []
+        # What its turns do to others, a commit each.
+        self.acts: list[Acts] = []
         # How long the journal was behind each commit: a turn's event and markers are written together, or not at all.
         self.commits: list[int] = []
         # All that was ever given out or taken back, in order: what an engine would have acted on.
@@ -134,15 +136,17 @@ class Play:
 
     def _take(self) -> None:
         """What an engine does behind every turn."""
-        asked = self.kernel.take_asked()
+        asked = [*self.kernel.take_asked(), *self.kernel.take_outbox()]
         assert len(set(asked)) == len(asked), "an attempt is given out twice"
         self.given += asked
         self.withdrawn += self.kernel.take_withdrawn()
         if self.suspends:
             self.kernel.suspend()
-        entries, starts = self.kernel.take_written()
+        entries, acts = self.kernel.take_written()
         self.journal += entries
-        self.starts += starts
+        if acts is not None:
+            self.starts += acts.starts
+            self.acts.append(acts)
         self.commits.append(len(self.journal))
         assert [entry.seq for entry in self.journal] == list(range(1, len(self.journal) + 1)), "seq has gaps"
         instants = [entry.at for entry in self.journal]

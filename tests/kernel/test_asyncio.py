@@ -79,7 +79,7 @@ def test_wait_with_a_timeout_leaves_its_tasks_alone() -> None:
         done, pending = await asyncio.wait(tasks, timeout=5)
         return len(done), sum([await task for task in pending])
 
-    assert play_through(body, [2, "sleep:5", 1]) == (1, 10)
+    assert play_through(body, [2, "timeout:5", 1]) == (1, 10)
 
 
 def test_a_task_group_cancels_the_others_when_one_fails() -> None:

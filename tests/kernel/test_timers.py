@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import sys
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -16,7 +15,6 @@ from tests.kernel.driver import BEGAN_AT, Play
 from tests.kernel.steps import begin, fetch, store
 
 # asyncio's own `wait_for` has been built on `timeout` since 3.12, and on `call_later` before.
-WAIT_FOR = "timeout" if sys.version_info >= (3, 12) else "sleep"
 
 
 async def _asyncio_sleep(seconds: float) -> None:
@@ -76,8 +74,8 @@ async def _rescheduled(seconds: float) -> None:
         (_call_at, 7, "timeout:7"),
         (_timeout, 3600, "timeout:3600"),
         (_timeout, 0.1, "timeout:0.1"),
-        (_wait, 2, "sleep:2"),
-        (_wait_for, 2, f"{WAIT_FOR}:2"),
+        (_wait, 2, "timeout:2"),
+        (_wait_for, 2, "timeout:2"),
         (_rescheduled, 4.5, "timeout:4.5"),
     ],
 )
@@ -351,7 +349,7 @@ def test_a_cancelled_timer_records_nothing() -> None:
 
     play = Play(body)
     play.answer("fetch", 10)
-    assert play.timer_names == [f"{WAIT_FOR}:5"]
+    assert play.timer_names == ["timeout:5"]
     play.answer("fetch", 20)
     assert play.result() == 30
     assert play.timers == []

@@ -65,12 +65,14 @@ class Forgery(NamedTuple):
 FORGERIES: list[Forgery] = []
 
 
-def breaks(check: Check, says: str, *also: Check, crashed: bool = False) -> Callable[[Forge], Forge]:
+def breaks(
+    check: Check, says: str, *also: Check, crashed: bool = False, account: Callable[[], Account] | None = None
+) -> Callable[[Forge], Forge]:
     """List a forgery."""
 
     def listed(forge: Forge) -> Forge:
         others = frozenset(one.__name__ for one in also)
-        FORGERIES.append(Forgery(forge, check, says, others, crashed_account if crashed else calm_account))
+        FORGERIES.append(Forgery(forge, check, says, others, account or (crashed_account if crashed else calm_account)))
         return forge
 
     return listed
@@ -121,7 +123,8 @@ def crashed_account() -> Account:
 
 def copy_of(account: Account) -> Account:
     """One that can be changed; what checks have derived from the other one is not in it."""
-    saw = ClientsSaw(dict(account.saw.accepted), {id_: list(told) for id_, told in account.saw.told.items()})
+    told = {id_: list(told) for id_, told in account.saw.told.items()}
+    saw = ClientsSaw(dict(account.saw.accepted), told, list(account.saw.visits), list(account.saw.begun))
     lives = {
         id_: Life(
             life.record,
@@ -130,10 +133,12 @@ def copy_of(account: Account) -> Account:
             list(life.written),
             list(life.attempts),
             list(life.commits),
+            list(life.letters),
         )
         for id_, life in account.lives.items()
     }
-    return replace(account, saw=saw, lives=lives, strays=list(account.strays))
+    history = replace(account.history, letters=list(account.history.letters))
+    return replace(account, saw=saw, lives=lives, history=history, strays=list(account.strays))
 
 
 # What is in them ----------------------------------------------------------------------------------------------------

@@ -1,17 +1,151 @@
-"""Judges the runs of random programs by the model."""
+"""Judges the runs of random programs by the model: results, and what was undone."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
-from perdure.testing._simulation.account import Account
+from perdure._engine.wakes import DEADLINE_EXCEEDED
+from perdure._model.journal import Entry, Kind
+from perdure._model.records import INTERRUPTED, MailKind
+from perdure._model.status import Status, is_final
+from perdure._values.exit_codec import is_success
+from perdure.testing._simulation.account import Account, Life
 
-from tests.simulation.programs import may_be
+from tests.simulation.programs import has_heard, may_be
 
 
 def judge(account: Account) -> Iterator[str]:
-    """R10: every program has a result that it may have."""
+    """R10, R27, R42: every program has an end that it may have, and has undone what it had to."""
     for life in account.lives.values():
-        node = json.loads(life.record.payload)["node"]
-        exit_ = json.loads(life.record.exit or b"{}")
-        if "success" not in exit_ or not may_be(node, exit_["success"]):
-            yield f"{life} ended with {exit_}, which {node} may not"
+        if not _may_end(life):
+            yield f"{life} ended {life.record.status} with {life.record.exit!r}, which {life.record.payload!r} may not"
+        yield from undone(life)
+        yield from left(life)
+        yield from too_early(account, life)
+    yield from shown(account)
+
+
+def _may_end(life: Life) -> bool:
+    record = life.record
+    said, exit_ = json.loads(record.payload), json.loads(record.exit or b"{}")
+    if record.exit in (INTERRUPTED, DEADLINE_EXCEEDED):
+        status = Status.INTERRUPTED if record.exit == INTERRUPTED else Status.FAILED
+        return record.status is status and _was_interrupted(life, record.exit)
+    if record.status is Status.SUCCEEDED:
+        return "success" in exit_ and _may_give(record.workflow, said, exit_["success"])
+    if record.workflow == "Mended":
+        # Interrupted while it was held: it ends with what held it.
+        return record.status is Status.FAILED and bool(_interrupts(life))
+    return record.status is Status.FAILED and said["node"][0] == "fail" and b'"Refused"' in (record.exit or b"")
+
+
+def _may_give(workflow: str, said: Any, value: Any) -> bool:
+    match workflow:
+        case "Listener":
+            return has_heard(said["label"], said["count"], value)
+        case "Mended":
+            return value == f"{said['label']}!"
+        case _:
+            return may_be(said["node"], value)
+
+
+def _interrupts(life: Life) -> list[bytes]:
+    return [letter.exit for letter in life.letters if letter.kind == MailKind.INTERRUPT]
+
+
+def _was_interrupted(life: Life, exit_: bytes) -> bool:
+    return _interrupts(life) == [exit_]
+
+
+# What is undone -------------------------------------------------------------------------------------------------
+
+
+def _done(life: Life, activity: str) -> list[Entry]:
+    return [
+        entry
+        for entry in life.entries
+        if entry.kind == Kind.ACTIVITY and entry.name == activity and is_success(entry.exit)
+    ]
+
+
+def undone(life: Life) -> Iterator[str]:
+    """I20, R27, R28: all of it if it has failed, none if it has not, each once, the last first, and nothing is cut in half."""
+    if not is_final(life.record.status):
+        return
+    booked, undos = _done(life, "book"), _done(life, "undo")
+    for input_, times in Counter(entry.input for entry in undos).items():
+        if times > 1:
+            yield f"{life}: {input_!r} was undone {times} times"
+    place = {entry.input: entry.seq for entry in undos}
+    if life.record.status is Status.SUCCEEDED:
+        if undos:
+            yield f"{life} has succeeded, and {len(undos)} of its steps were undone"
+    else:
+        skipped = sum(entry.kind == Kind.SKIP for entry in life.entries)
+        missing = [entry.input for entry in booked if entry.input not in place]
+        if len(missing) > skipped:
+            yield f"{life} has not succeeded, and {missing!r} was not undone"
+    if len(place) > 1:
+        yield from _in_order(life, booked, place)
+    recorded = {entry.occurrence for entry in life.entries if entry.kind == Kind.ACTIVITY and entry.name == "book"}
+    for attempt in life.attempts:
+        if attempt.name == "book" and not attempt.ended and attempt.occurrence not in recorded:
+            yield f"{life}: attempt of book {attempt.occurrence} began, and was cut in half"
+
+
+def _in_order(life: Life, booked: list[Entry], place: dict[bytes, int]) -> Iterator[str]:
+    """What was asked for when something else had been recorded is undone before that."""
+    # By occurrence: how much of the journal there was when it was asked for. Not when it began: of two that were asked
+    # for side by side the first may be over by then.
+    asked: dict[int, int] = {}
+    for stand in reversed(life.stands):
+        asked.update((occurrence, stand.length) for name, occurrence, _ in stand.steps if name == "book")
+    for later in booked:
+        for earlier in booked:
+            if later.input not in place or earlier.input not in place:
+                continue
+            if asked.get(later.occurrence, 0) >= earlier.seq and place[later.input] > place[earlier.input]:
+                yield f"{life}: {earlier.input!r} was undone before {later.input!r}, which was done after it"
+
+
+def left(life: Life) -> Iterator[str]:
+    """R27: what was entered is left, once, however the execution ends."""
+    if not is_final(life.record.status):
+        return
+    entered = Counter(entry.input for entry in _done(life, "enter"))
+    gone = Counter(entry.input for entry in _done(life, "leave"))
+    skipped = sum(entry.kind == Kind.SKIP for entry in life.entries)
+    if gone - entered or (entered - gone).total() > skipped:
+        yield f"{life}: entered {dict(entered)}, left {dict(gone)}"
+
+
+def too_early(account: Account, life: Life) -> Iterator[str]:
+    """R31: nothing is undone while a child of its own, which it has left and which nobody else wants, goes on."""
+    begun = [attempt.tick for attempt in life.attempts if attempt.name in {"undo", "leave"} and not attempt.ended]
+    freed = {entry.input.decode(): entry.tick for entry in life.written if entry.kind == Kind.FREED}
+    for entry in life.written:
+        child = account.lives.get(entry.name.removeprefix("leave:")) if entry.kind == Kind.ACT else None
+        if child is None or child.record.parent != life.record.execution_id or not begun:
+            continue
+        ended = min(child.ended_at or max(begun) + 1, freed.get(child.record.execution_id, max(begun) + 1))
+        if any(entry.tick < tick < ended for tick in begun):
+            yield f"{life} has begun to undo what it did, while {child} went on"
+
+
+def shown(account: Account) -> Iterator[str]:
+    """R42: what a body has set is there when it has ended."""
+    there = {name for life in account.lives.values() for name in life.record.attributes}
+    for life in account.lives.values():
+        for text in _texts(json.loads(life.record.exit or b"{}")):
+            label, _, said = text.rpartition(" ")
+            if said == "shown" and label not in there:
+                yield f"{life}: {label} was shown, and is not there"
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)

@@ -9,6 +9,7 @@ import pytest
 from perdure.testing._simulation.account import Account, account_of
 from perdure.testing._simulation.invariants import CHECKS, violations
 
+from tests.simulation import mail_forgery  # lists its forgeries
 from tests.simulation.forgery import (
     FORGERIES,
     Forgery,
@@ -36,7 +37,7 @@ def test_a_broken_promise_is_noticed(forgery: Forgery):
     assert {sentence.split(":")[0] for sentence in said} == {name} | forgery.also, said
 
 
-@pytest.mark.parametrize("account", [calm_account, crashed_account])
+@pytest.mark.parametrize("account", [calm_account, crashed_account, mail_forgery.mailed_account])
 def test_nothing_is_said_of_an_account_that_nobody_has_changed(account: Any):
     """The control: what is noticed above was not there before."""
     real: Account = account()
@@ -108,6 +109,36 @@ MODEL: dict[str, tuple[Node, list[Any], list[Any]]] = {
     ),
     "within": (["within", 5, ["step", "a"]], [[], ["a!"]], [["b!"], [None]]),
     "beside": (["beside", ["step", "a"]], [ID], ["a!", None]),
+    "asked": (["asked", "a"], [["a@0"] * 3, ["a refused"] * 3], [["a@0", "a@0", "a@1"], ["b@0"] * 3, ["a!"] * 3]),
+    "never": (["never", "a", 50], ["nobody"], ["a@0", None]),
+    "into": (["into", "a"], [["a!", "a!"], ["a!", "a@0"], ["a!", "a refused"]], [["a@0", "a@0"], ["a!", "b!"]]),
+    "race": (
+        ["race", "a", ["step", "b"], ["doomed", "c"], ["refuse", "d"]],
+        [["b!"], ["d refused"]],
+        [[], ["c refused"], ["e!"], ["b!", "d refused"]],
+    ),
+    "race, and all fail": (["race", "a", ["doomed", "c"]], [[]], [["c refused"]]),
+    "doomed": (["doomed", "a"], ["a refused"], ["a!"]),
+    "child": (["child", ["sequence", ["step", "a"]]], [[["a!"]], "interrupted", "late"], ["refused", "broken", ["a!"]]),
+    "child, and it fails": (["child", ["fail", "a", ["step", "b"]]], ["refused", "interrupted"], [[["b!"]], "broken"]),
+    "shared": (["shared", "s", ["sequence", ["step", "a"]]], [[["a!"]], "interrupted"], ["refused", [["b!"]]]),
+    "mended": (["mended", "a"], [["a!"], "broken", "interrupted", "late"], ["refused", ["b!"]]),
+    "booked": (["booked", "a"], ["a!"], ["b!", None]),
+    "entered": (["entered", "a"], ["a!"], ["b!", None]),
+    "defiant": (["defiant", "a", ["step", "b"]], ["b!", "a defied"], ["a!", "b defied"]),
+    "inbox": (
+        ["inbox", "a", 3],
+        [["a/a0", "a/b0", "a/a1"], ["a/b0", "a/b1", "a/b2"]],
+        [["a/a1", "a/a0", "a/b0"], ["a/a0", "a/a0", "a/b0"], ["a/a0", "a/a2", "a/b0"], ["a/a0", "a/b0", "b/a1"]],
+    ),
+    "told": (
+        ["told", "a", 1],
+        [[[True, False], ["a#0", "a told"]], [["finished"], ["a#0", "a late"]]],
+        [[[True, True], ["a#0", "a told"]], [[True, False], ["a told"]], [[True, False], ["a#0", "a#0", "a told"]]],
+    ),
+    "show": (["show", "a"], ["a shown"], ["b shown"]),
+    "stop": (["stop", "a"], ["stopped"], ["a!"]),
+    "fail": (["fail", "a", ["step", "b"]], [], [["b!"], "refused"]),
 }
 
 

@@ -22,7 +22,9 @@ from perdure import (
     Complete,
     Defect,
     Die,
+    DurableChannel,
     DurableClock,
+    DurableDeferred,
     Duration,
     ExecutionInfo,
     Exit,
@@ -42,12 +44,16 @@ from perdure import (
     Status,
     Success,
     Suspended,
+    Token,
+    TokenParsed,
     TypedError,
     Workflow,
     WorkflowDefinition,
     WorkflowEngine,
     WorkflowImplementation,
     activity,
+    add_finalizer,
+    continue_as_new,
     current_attempt,
     current_engine,
     execution_id,
@@ -57,11 +63,16 @@ from perdure import (
     logger,
     now,
     patched,
+    publish,
+    race_all,
     random,
     retry,
+    scope,
+    set_attributes,
     sleep,
     sleep_until,
     uuid4,
+    with_compensation,
     workflow,
 )
 
@@ -192,7 +203,14 @@ async def nightly() -> int:
     return 1
 
 
-@workflow(error=(CardDeclined, MailboxFull), version="2", on_mismatch="raise", capture_defects=False)
+@workflow(
+    error=(CardDeclined, MailboxFull),
+    version="2",
+    on_mismatch="raise",
+    capture_defects=False,
+    suspend_on_failure=True,
+    retention="90 days",
+)
 async def many_settings(key: str, count: int = 1) -> list[Order]:
     return []
 
@@ -233,7 +251,7 @@ async def executions(order: Order) -> None:
     assert_type(handle.execution_id, str)
     assert_type(await handle.result(), str)
     assert_type(await handle.result(timeout="1 minute"), str)
-    assert_type(await handle.status(), Status)
+    assert_type(await handle.status(), Status | None)
     await handle.resume()
     assert_type(process_order.handle("0" * 32), Handle[str])
     await process_order.resume("0" * 32)
@@ -241,6 +259,10 @@ async def executions(order: Order) -> None:
         execution_id="0" * 32, delay="5 minutes", priority=3, attributes={"customer": "ada", "big": True}
     )
     assert_type(await configured.options(on_duplicate="reject").start(order), Handle[str])
+    assert_type(await configured.options(on_duplicate="restart_if_failed").execute(order), str)
+    assert_type(await configured.options(deadline=datetime(2030, 1, 1, tzinfo=UTC)).execute(order), str)
+    assert_type(await configured.options(deadline="1 hour").options(deadline=3.5).execute(order), str)
+    await process_order.interrupt("0" * 32)
     assert_type(await Charge.options(delay=timedelta(seconds=3)).execute(order), Literal["paid", "free"])
     assert_type(process_order.annotate("team", "billing").annotations["team"], object)
 
@@ -353,6 +375,144 @@ async def retries(order: Order) -> None:
     assert_type(Schedule.recurs(3), Schedule)
 
 
+# Deferreds ------------------------------------------------------------------------------------------
+
+
+class Decision(BaseModel):
+    approved_by: str
+
+
+class Rejected(TypedError):
+    reason: str
+
+
+Approval = DurableDeferred.make("approval", success=Decision, error=Rejected)
+Signal = DurableDeferred.make("signal")
+Amount = DurableDeferred.make("amount", success=int)
+Level = DurableDeferred.make("level", success=Literal["high", "low"], error=(Rejected, CardDeclined))
+
+
+class Mail(BaseModel):
+    token: Token
+
+
+async def deferreds(order: Order) -> None:
+    assert_type(Approval, DurableDeferred[Decision, Rejected])
+    assert_type(Signal, DurableDeferred[None])
+    assert_type(Amount, DurableDeferred[int])
+    token = Approval.token()
+    assert_type(token, Token)
+    assert_type(Approval.token(expires_in="1 day"), Token)
+    assert_type(await Approval, Decision)
+    assert_type(await Approval.wait(), Decision)
+    assert_type(await Level, Literal["high", "low"])
+    await Signal
+    assert_type(await asyncio.wait_for(Approval, 3), Decision)
+    assert_type(await Approval.succeed(token, Decision(approved_by="ada")), bool)
+    assert_type(await Approval.fail(token, Rejected(reason="late")), bool)
+    assert_type(await Approval.fail_cause(token, Cause.die(ValueError())), bool)
+    assert_type(await Approval.done(token, Success(Decision(approved_by="ada"))), bool)
+    assert_type(await Approval.done(token, Failure(Cause.interrupt())), bool)
+    assert_type(await Level.fail(token, CardDeclined(code="x")), bool)
+    await Signal.succeed(Token("from a mail"), None, engine=current_engine())
+    assert_type(Approval.token_from_execution_id(workflow=process_order, execution_id="0" * 32), Token)
+    assert_type(Approval.token_from_payload(workflow=process_order, payload=order), Token)
+    assert_type(Approval.token_from_payload(workflow=SendEmail, payload={"to": "ada"}), Token)
+    assert_type(Approval.token_for(notify, "ada", subject="hi"), Token)
+    assert_type(process_order.handle("0" * 32).token(Approval), Token)
+    assert_type(await Amount.into(many_to_one(order)), int)
+    assert_type(Approval.with_activity_attempt(), DurableDeferred[Decision, Rejected])
+    parsed = TokenParsed.from_string(token)
+    assert_type(parsed.workflow_name, str)
+    assert_type(parsed.execution_id, str)
+    assert_type(parsed.deferred_name, str)
+    assert_type(parsed.as_token, Token)
+    assert_type(parsed.expires_at, datetime | None)
+    assert_type(Mail(token=token).token, Token)
+    text: str = token
+    print(text)
+
+
+async def many_to_one(order: Order) -> int:
+    return order.amount_cents
+
+
+# Races, children, compensation --------------------------------------------------------------------
+
+
+async def timed_out() -> str:
+    return "timed out"
+
+
+async def races(order: Order) -> None:
+    assert_type(await race_all("mirrors", [charge(order), charge(order)]), str)
+    assert_type(await race_all("mirrors", (charge(order), many())), str | list[int])
+    assert_type(await race_all("three", (charge(order), many(), Approval)), str | list[int] | Decision)
+    assert_type(await race_all("four", (charge(order), many(), Approval, Amount)), str | list[int] | Decision | int)
+    assert_type(
+        await race_all("five", (charge(order), many(), Approval, Amount, render_pdf("a"))),
+        str | list[int] | Decision | int | bytes,
+    )
+    assert_type(await race_all("any", (charge(order) for _ in range(3))), str)
+    assert_type(await race_all("tasks", [asyncio.create_task(timed_out()), charge(order)]), str)
+    assert_type(await DurableDeferred.race_all("fetch", [charge(order), timed_out()], success=str), str)
+    assert_type(await DurableDeferred.race_all("n", [Amount], success=int, error=(Rejected, CardDeclined)), int)
+
+
+async def children(order: Order) -> None:
+    assert_type(await ship.execute(order), str)
+    assert_type(await asyncio.gather(*(ship.options(priority=1).execute(order) for _ in range(3))), list[str])
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(ship.execute(order))
+    assert_type(task.result(), str)
+
+
+async def release(charge_id: str) -> None: ...
+
+
+async def on_exit(exit: Exit[Any]) -> None: ...
+
+
+async def compensations(order: Order) -> None:
+    assert_type(await with_compensation(charge(order), lambda charge_id, cause: release(charge_id)), str)
+    assert_type(await with_compensation(ship.execute(order), lambda value, cause: release(value)), str)
+    step = retry(charge(order), Schedule.recurs(3))
+    assert_type(await with_compensation(step, lambda value, cause: release(value)), str)
+    inline = Activity.make("One", success=int, execute=lambda: 1)
+    undone = with_compensation(
+        inline, lambda number, cause: release(f"{number}: {cause}"), unknown=lambda cause: release(str(cause))
+    )
+    assert_type(await undone, int)
+    await add_finalizer(on_exit)
+    stack = scope()
+    stack.push_async_callback(release, "a")
+    await stack.enter_async_context(asyncio.timeout(3))
+
+
+async def endless(order: Order) -> int:
+    set_attributes(customer="ada", amount=order.amount_cents, vip=True, old=None)
+    set_attributes({"the customer": "ada"})
+    publish("progress", {"counted": 3})
+    if order.amount_cents:
+        ship.continue_as_new(order)
+    continue_as_new(order)
+
+
+# Channels -----------------------------------------------------------------------------------------
+
+Amounts = DurableChannel.make("amounts", int)
+Words = DurableChannel.make("words", str | None)
+
+
+async def channels() -> None:
+    assert_type(Amounts, DurableChannel[int])
+    assert_type(await Amounts.receive(), int)
+    assert_type(await Words.receive(), str | None)
+    await Amounts.send("0" * 32, 5)
+    await Amounts.send("0" * 32, 5, id="m-1", engine=current_engine())
+    await Words.send("0" * 32, None)
+
+
 # Clocks, and what a body may ask ------------------------------------------------------------------
 
 
@@ -461,7 +621,7 @@ def blocking(order: Order) -> None:
         handle = engine.start(process_order, order)
         assert_type(handle, BlockingHandle[str])
         assert_type(handle.result("1 second"), str)
-        assert_type(handle.status(), Status)
+        assert_type(handle.status(), Status | None)
         assert_type(engine.describe("0" * 32), ExecutionInfo)
         assert_type(engine.journal("0" * 32), list[JournalEntry])
         assert_type(engine.call(charge, order), str)

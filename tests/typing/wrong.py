@@ -4,7 +4,7 @@ The marks are ignore comments by rule. Both checkers refuse one that ignores not
 right is a failure, as is an error on a line without a mark. A line with one mark only is a known limit of the other
 checker. Nothing here runs; `test_typing.py` gives it to both.
 """
-# ruff: noqa: B018, F401, I001, RUF006
+# ruff: noqa: B018, F401, I001, PLW0108, RUF006
 
 import asyncio
 
@@ -15,7 +15,9 @@ from perdure import (
     ActivityTimeout,
     Cause,
     Complete,
+    DurableChannel,
     DurableClock,
+    DurableDeferred,
     Exit,
     Failure,
     Handle,
@@ -23,20 +25,28 @@ from perdure import (
     Schedule,
     Success,
     Suspended,
+    Token,
+    TokenParsed,
     TypedError,
     Workflow,
     WorkflowEngine,
     activity,
+    add_finalizer,
     heartbeat,
     idempotency_key,
     last_heartbeat,
     now,
     patched,
+    publish,
+    race_all,
     random,
     retry,
+    scope,
+    set_attributes,
     sleep,
     sleep_until,
     uuid4,
+    with_compensation,
     workflow,
 )
 from perdure import workflw  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType, reportUnusedImport]
@@ -279,6 +289,107 @@ async def retries(order: Order) -> None:
     Schedule.recurs("3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Schedule.spaced("1 second").times("3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     print(number)
+
+
+# Deferreds ------------------------------------------------------------------------------------------
+
+Approval = DurableDeferred.make("approval", success=Order, error=CardDeclined)
+Amount = DurableDeferred.make("amount", success=int)
+
+
+async def deferreds(order: Order, token: Token) -> None:
+    DurableDeferred.make()  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    DurableDeferred.make("approval", Order)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    DurableDeferred.make("approval", error="CardDeclined")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    DurableDeferred.make("approval", retry=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    text: str = await Approval  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    await Approval.succeed(token, "ada")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await Approval.succeed(token)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await Approval.succeed("a token", order)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await Approval.succeed(order, order)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await Approval.fail(token, ValueError())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await Approval.fail(token, CardDeclined)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await Amount.fail(token, CardDeclined(code="x"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await Amount.done(token, Success("x"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await Amount.done(token, 5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await Amount.fail_cause(token, ValueError())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await Amount.succeed(token, 5, engine="main")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Approval.succeed(token, order)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
+    await Amount.into(charge(order))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Approval.token(3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Approval.token(expires_in=[])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Approval.token_from_payload(workflow=process_order, payload="order-123")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Approval.token_from_payload(process_order, order)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Approval.token_from_execution_id(workflow="ProcessOrder", execution_id="0")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Approval.token_for(notify, "ada")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Approval.token_for(process_order, 3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    TokenParsed.from_string(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    print(text)
+
+
+# Races, children, compensation --------------------------------------------------------------------
+
+
+async def undo(charge_id: str) -> None: ...
+
+
+async def races(order: Order) -> None:
+    await race_all([charge(order)])  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    await race_all("mirrors", [3])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    await race_all("mirrors", charge(order))  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    number: int = await race_all("mirrors", [charge(order), charge(order)])  # type: ignore[list-item]  # pyright: ignore[reportAssignmentType]
+    other: int = await race_all("mirrors", (charge(order), Amount))  # type: ignore[arg-type]  # pyright: ignore[reportAssignmentType]
+    race_all("mirrors", [charge(order)])  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
+    await DurableDeferred.race_all("mirrors", [charge(order)])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    typed: int = await DurableDeferred.race_all("mirrors", [charge(order)], success=str)  # type: ignore[arg-type, list-item]  # pyright: ignore[reportAssignmentType]
+    print(number, other, typed)
+
+
+async def compensations(order: Order) -> None:
+    await with_compensation(charge(order))  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await with_compensation(charge, lambda value, cause: undo(value))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await with_compensation(charge(order), lambda value: undo(value))  # type: ignore[arg-type, misc]  # pyright: ignore[reportArgumentType]
+    await with_compensation(Amount, lambda value, cause: undo(value))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await with_compensation(charge(order), lambda value, cause: undo(cause))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await with_compensation(charge(order), lambda value, cause: None)  # type: ignore[arg-type, return-value]  # pyright: ignore[reportArgumentType]
+    await with_compensation(charge(order), lambda value, cause: undo(value), unknown=undo)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    number: int = await with_compensation(charge(order), lambda value, cause: undo(value))  # type: ignore[arg-type]  # pyright: ignore[reportAssignmentType]
+    with_compensation(charge(order), lambda value, cause: undo(value))  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
+    await add_finalizer(undo)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await add_finalizer(lambda: undo("x"))  # type: ignore[arg-type, misc]  # pyright: ignore[reportArgumentType]
+    add_finalizer(lambda ended: undo("x"))  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
+    scope("x")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    print(number)
+
+
+def going_on(order: Order) -> None:
+    set_attributes(customer=[1])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    set_attributes("customer")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    publish("progress")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    publish(3, 3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    process_order.options(deadline=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    process_order.options(on_duplicate="restart_if_finished")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def goes_on_as_another(order: Order) -> None:
+    process_order.continue_as_new("order-123")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# Channels -----------------------------------------------------------------------------------------
+
+Amounts = DurableChannel.make("amounts", int)
+
+
+async def channels() -> None:
+    DurableChannel.make("amounts")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    DurableChannel.make(int, "amounts")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    text: str = await Amounts.receive()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    await Amounts.send("0", "five")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await Amounts.send(5)  # type: ignore[arg-type, call-arg]  # pyright: ignore[reportCallIssue]
+    await Amounts.send("0", 5, id=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await Amounts.receive("1 second")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Amounts.send("0", 5)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
+    print(text)
 
 
 # Clocks, and what a body may ask ------------------------------------------------------------------

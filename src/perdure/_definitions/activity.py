@@ -54,7 +54,8 @@ class ActivityCall(Call, Coroutine[None, None, Any]):
     """
 
     __slots__ = (
-        "_host", "_iterator", "_used", "_values", "activity", "context", "formerly", "number_of_equals", "retry_if",
+        "_host", "_iterator", "_used", "_values", "activity", "context", "formerly", "guard", "number_of_equals",
+        "retry_if",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0917 - by position, because every step of every workflow comes through here
@@ -77,6 +78,7 @@ class ActivityCall(Call, Coroutine[None, None, Any]):
         # Whether a failure is tried again at all; None: every failure is. Never raises.
         self.retry_if: RetryIf | None = None
         self.formerly = activity.formerly
+        self.guard = None
         self._host = host
         self._values = values
         # Awaited, closed, or given up for the one that `again` made.

@@ -43,7 +43,8 @@ def find_engine() -> Engine:
     if running is not None:
         return running.engine
     nearest = engine.get()
-    if nearest is not None and nearest in open_engines:
+    # A body's own engine also while it closes: its last turns are taken then, and what they are told is recorded.
+    if nearest is not None and (nearest in open_engines or host.get() is not None):
         return nearest
     if len(open_engines) == 1:
         return open_engines[0]

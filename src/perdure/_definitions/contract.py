@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, TypedDict
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypedDict
 
 from perdure import _ids
 from perdure._definitions.host import OnMismatch
@@ -11,19 +11,25 @@ from perdure._definitions.payload import Payload
 from perdure._definitions.policy import Errors, read_errors
 from perdure._definitions.signature import RESULT
 from perdure._model.records import ExecutionId
+from perdure._values.duration import Duration, to_ms
 from perdure._values.exit_codec import ExitCodec
 from perdure._values.schema import Schema
 from perdure.errors import DefinitionError
 
 _MISMATCHES: Final = ("warn", "raise")
 
+# How long finished executions stay: a number of milliseconds; None, for ever; or whatever the engine says.
+Retention: TypeAlias = int | Literal["default"] | None
+
 
 class WorkflowSettings(TypedDict, total=False):
     """What a workflow can be told, in each of its forms."""
 
     error: Errors[Exception]
+    suspend_on_failure: bool
     capture_defects: bool
     on_mismatch: Literal["warn", "raise"]
+    retention: Duration | None
     version: str
 
 
@@ -47,6 +53,8 @@ class Contract:
         codec: Reads and writes its exits.
         key: Makes the idempotency key from what the body gets; None: each start is a new execution.
         captures_defects: Whether an undeclared error is its result; else it is held with it (R35).
+        suspends_on_failure: Whether a failure holds it, instead of being its result (R36).
+        retention_ms: How long finished executions stay, and their ids are remembered (R2).
         on_mismatch: What happens when an execution exists with another payload (R2).
         version: Of its body, for those who look.
     """
@@ -56,6 +64,8 @@ class Contract:
     codec: ExitCodec[Any]
     key: Callable[..., str] | None
     captures_defects: bool
+    suspends_on_failure: bool
+    retention_ms: Retention
     on_mismatch: OnMismatch
     version: str | None
 
@@ -109,17 +119,38 @@ def contract_of(
         payload=payload,
         codec=ExitCodec(Schema(success, owner, RESULT), read_errors(settings.get("error", ())), owner),
         key=key,
-        captures_defects=_captures_defects(settings.get("capture_defects", True), owner),
+        captures_defects=_is_true(
+            settings.get("capture_defects", True),
+            owner,
+            "capture_defects is True (a defect is its result) or False (a defect holds it)",
+        ),
+        suspends_on_failure=_is_true(
+            settings.get("suspend_on_failure", False),
+            owner,
+            "suspend_on_failure is True (a failure holds it) or False (a failure is its result)",
+        ),
+        retention_ms=_retention_ms(settings.get("retention", "default"), owner),
         on_mismatch=mismatch,
         version=None if version is None else check_name(version, f"the version of {owner}"),
     )
 
 
-def _captures_defects(choice: object, owner: str) -> bool:
+def _is_true(choice: object, owner: str, meaning: str) -> bool:
     # Taken for its truth, "no" would mean yes, and be found out by the first bug.
     if isinstance(choice, bool):
         return choice
-    raise DefinitionError(
-        f"{owner}: capture_defects is True (a defect is its result) or False (a defect holds it), not {choice!r}.",
-        owner=owner,
-    )
+    raise DefinitionError(f"{owner}: {meaning}, not {choice!r}.", owner=owner)
+
+
+def _retention_ms(retention: Duration | None, owner: str) -> Retention:
+    if retention is None:
+        return None
+    if retention == "default":
+        return "default"
+    retention_ms = to_ms(retention)
+    if retention_ms < 0:
+        raise DefinitionError(
+            f"{owner}: retention is how long finished executions stay, or None for ever, not {retention!r}.",
+            owner=owner,
+        )
+    return retention_ms

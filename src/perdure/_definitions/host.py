@@ -7,16 +7,19 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from random import Random
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from perdure._model.journal import Kind
-from perdure._model.records import Attributes, ExecutionId, Record, Start
+from perdure._model.records import Acts, Attributes, ExecutionId, Mail, Receipt, Record, Start
 from perdure._values.cause import Cause
+from perdure._values.exit import Exit
 from perdure._values.instant import Instant
+from perdure._values.token import TokenKeys
+from perdure.errors import PayloadError
 
 T = TypeVar("T")
 
-OnDuplicate = Literal["join", "reject"]
+OnDuplicate = Literal["join", "reject", "restart_if_failed"]
 OnMismatch = Literal["warn", "raise"]
 
 
@@ -37,6 +40,12 @@ class Call:
     input_decides = True
     # Names under which older code recorded this step.
     formerly: tuple[str, ...] = ()
+    # What is to be done when the step ends although its body has been told that it is cancelled: then its attempt is
+    # not cut in half (R27). Given the exit of the step, as its body would have seen it. None: it may be cut.
+    guard: "Callable[[Exit[Any]], object] | None" = None
+    # The execution that a call of the kind CHILD waits for, and the mail that one of the kind SENT sends.
+    start: Start | None = None
+    mail: Mail | None = None
 
     def __init__(self, kind: Kind, name: str, occurrence: int, input: bytes, number: int) -> None:
         self.kind = kind
@@ -79,6 +88,21 @@ class Call:
         raise NotImplementedError
 
 
+class ContinueAsNew(BaseException):
+    """Leaves a body that goes on as a new life; no error, so that no `except Exception` keeps it back."""
+
+
+class Finalizer(NamedTuple):
+    """Something to be done when the execution ends (R27, R28)."""
+
+    # Given how the execution ends; a compensation looks at the cause.
+    run: Callable[[Exit[Any]], Awaitable[object]]
+    # A compensation: only when the execution fails or is interrupted.
+    only_after_failure: bool
+    # For those who look: the name of the step, or of the function.
+    label: str
+
+
 class Host(Protocol):
     """What a body may ask: the kernel that runs it."""
 
@@ -88,6 +112,11 @@ class Host(Protocol):
     @property
     def life(self) -> int:
         """The number of the incarnation, from 1."""
+        ...
+
+    @property
+    def incarnation(self) -> bytes:
+        """What keys this life in the store; signed tokens name it (R19)."""
         ...
 
     @property
@@ -143,6 +172,56 @@ class Host(Protocol):
 
     def start(self, start: Start, /) -> None:
         """Start an execution, detached, with this turn's commit; once, whatever is replayed (R42)."""
+        ...
+
+    @property
+    def priority(self) -> int:
+        """The execution's priority, which its children inherit (R31)."""
+        ...
+
+    @property
+    def deadline(self) -> Instant | None:
+        """When the execution is interrupted; its children no later (R31)."""
+        ...
+
+    @property
+    def restarted(self) -> bool:
+        """Whether this life follows one that failed: children that did not succeed are restarted with it (R37)."""
+        ...
+
+    def recorded(self, kind: Kind, name: str, make: Callable[[], bytes], /) -> bytes:
+        """What the journal remembers of the next occurrence of this name; if nothing, `make` says it, and it is recorded."""
+        ...
+
+    def act(self, name: str, perform: Callable[[Acts], object], /) -> None:
+        """Do something to others with this turn's commit; once, whatever is replayed (R42).
+
+        `name` says what, as in `publish:progress`; occurrences of it are counted. `perform` puts it among the turn's acts.
+        """
+        ...
+
+    def race(self, name: str, number: int, /) -> "asyncio.Future[bytes]":
+        """Have the recorded exit of a race, as soon as it is decided or the journal says so (R21)."""
+        ...
+
+    def decide(self, name: str, number: int, exit: bytes, /) -> None:
+        """A race is over: its exit is recorded with this turn. Nothing, if it is recorded or decided already."""
+        ...
+
+    def unreadable(self, error: PayloadError, /) -> "asyncio.Future[Any]":
+        """Have the execution held: what is recorded cannot be read with today's code (R40). What it gives never ends."""
+        ...
+
+    def defer(self, finalizer: Finalizer, place: int | None = None, /) -> None:
+        """Put a finalizer or a compensation on the stack: on top, or where `place` was taken (R27)."""
+        ...
+
+    def place(self) -> int:
+        """Take a place on the stack, for what may have to stand there later."""
+        ...
+
+    def continue_as(self, start: Start, /) -> None:
+        """The body ends this life with what it raises now; the next one begins with this start (R37)."""
         ...
 
 
@@ -236,24 +315,69 @@ class Engine(Protocol):
         """The execution as it stands in the store."""
         ...
 
-    async def resume_execution(self, execution_id: ExecutionId, /) -> None:
-        """Move a held execution; nothing on the others.
+    async def resume_execution(self, execution_id: ExecutionId, /, *, skip: bool = False) -> None:
+        """Move a held execution; nothing on the others. With `skip`, past the compensation that holds it (R28).
 
         Raises:
             ExecutionNotFoundError: There is no such execution.
         """
         ...
 
+    async def interrupt_execution(self, execution_id: ExecutionId, /) -> None:
+        """Ask an execution to end (R29); nothing on unknown or finished ones."""
+        ...
+
+    async def deliver(self, mail: Mail, /) -> Receipt:
+        """Have mail delivered, exactly once; it is durable when this returns. A sender is added."""
+        ...
+
+    async def wait_for_mail(self, execution_id: ExecutionId, kind: str, name: str, /) -> bytes:
+        """The exit of the first mail of that kind and name that has come, or will come, to an execution's current life.
+
+        Raises:
+            ExecutionNotFoundError: There is no such execution.
+        """
+        ...
+
+    async def published(self, execution_id: ExecutionId, /) -> dict[str, bytes]:
+        """What a body has shown, by name, encoded.
+
+        Raises:
+            ExecutionNotFoundError: There is no such execution.
+        """
+        ...
+
+    async def explain(self, execution_id: ExecutionId, /) -> str:
+        """Where an execution stands, in sentences.
+
+        Raises:
+            ExecutionNotFoundError: There is no such execution.
+        """
+        ...
+
+    @property
+    def token_keys(self) -> TokenKeys | None:
+        """What this engine signs tokens with, and refuses others by; None: it takes unsigned ones."""
+        ...
+
+    @property
+    def payload_limit(self) -> int:
+        """The largest encoded payload, result or message."""
+        ...
+
 
 class StartOptions:
     """What `Workflow.options` adds to a start."""
 
-    __slots__ = ("attributes", "delay_ms", "engine", "execution_id", "on_duplicate", "priority")
+    __slots__ = ("attributes", "deadline", "delay_ms", "engine", "execution_id", "on_duplicate", "priority")
 
     def __init__(self) -> None:
         self.execution_id: ExecutionId | None = None
         self.delay_ms: int = 0
-        self.priority: int = 0
+        # An instant, or so long after the start; None: none.
+        self.deadline: Instant | timedelta | None = None
+        # None: not given; a child then has its parent's (R31).
+        self.priority: int | None = None
         self.attributes: Attributes = {}
         self.on_duplicate: OnDuplicate = "join"
         self.engine: Engine | None = None

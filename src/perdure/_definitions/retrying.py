@@ -21,7 +21,7 @@ async def retry(step: Awaitable[T], schedule: Schedule, /, *, while_: Callable[[
 async def retry(
     step: Awaitable[T], schedule: Schedule, /, *, error: Errors[F], while_: Callable[[F], bool] = ...
 ) -> T: ...
-async def retry(
+def retry(
     step: Awaitable[Any],
     schedule: Schedule,
     /,
@@ -73,7 +73,8 @@ async def retry(
     except UsageError:
         call.close()  # or it would warn that nobody awaited it, beside the error that says why
         raise
-    return await call.again(schedule, _retry_if(call, error, while_))
+    # The call itself and no coroutine around it, so that what takes a step (`with_compensation`, a race) sees one.
+    return call.again(schedule, _retry_if(call, error, while_))
 
 
 def _unrepeatable(step: object) -> str:

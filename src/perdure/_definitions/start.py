@@ -1,13 +1,18 @@
-"""What a start can be told: the options of one execution, checked before anything is written."""
+"""A start: what one execution begins with, and the options that say so, checked before anything is written."""
 
 import copy
 import re
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal, TypedDict
 
-from perdure._definitions.host import Engine, StartOptions
+from perdure import _ids
+from perdure._definitions.contract import Contract, Identified
+from perdure._definitions.host import Engine, OnDuplicate, StartOptions
 from perdure._definitions.name import check_attributes
+from perdure._model.records import ExecutionId, Start
 from perdure._values.duration import Duration, to_ms
+from perdure._values.instant import Instant, from_datetime
 from perdure.errors import UsageError
 
 _EXECUTION_ID: Final = re.compile(r"[0-9a-f]{32}")
@@ -22,7 +27,8 @@ class ExecutionOptions(TypedDict, total=False):
     delay: Duration
     priority: int
     attributes: Mapping[str, str | int | float | bool]
-    on_duplicate: Literal["join", "reject"]
+    deadline: datetime | Duration
+    on_duplicate: Literal["join", "reject", "restart_if_failed"]
     engine: Engine
 
 
@@ -43,11 +49,40 @@ def changed_options(before: StartOptions, options: ExecutionOptions) -> StartOpt
         changed.priority = _priority(options["priority"])
     if "attributes" in options:
         changed.attributes = check_attributes(options["attributes"])
+    if "deadline" in options:
+        changed.deadline = _deadline(options["deadline"])
     if "on_duplicate" in options:
         changed.on_duplicate = _on_duplicate(options["on_duplicate"])
     if "engine" in options:
         changed.engine = _engine(options["engine"])
     return changed
+
+
+def start_of(
+    contract: Contract, identified: Identified, execution_id: ExecutionId, options: StartOptions, now: Instant
+) -> Start:
+    """Give the start of an execution."""
+    due_at = now + options.delay_ms if options.delay_ms > 0 else None
+    return Start(
+        execution_id=execution_id,
+        incarnation=_ids.new_incarnation(now),
+        workflow=contract.name,
+        key=identified.key,
+        payload=identified.payload,
+        priority=options.priority or 0,
+        attributes=options.attributes,
+        version=contract.version,
+        due_at=due_at,
+        deadline=deadline_of(options, due_at or now),
+        restarts=options.on_duplicate == "restart_if_failed",
+    )
+
+
+def deadline_of(options: StartOptions, begins_at: Instant) -> Instant | None:
+    """When an execution is interrupted that begins then; None: never (R44)."""
+    if isinstance(options.deadline, timedelta):
+        return begins_at + to_ms(options.deadline)
+    return options.deadline
 
 
 def _execution_id(execution_id: Any) -> str:
@@ -66,6 +101,16 @@ def _delay_ms(delay: Duration) -> int:
     return delay_ms
 
 
+def _deadline(deadline: datetime | Duration) -> Instant | timedelta:
+    """An instant, or how long after the start; what it means is known only then."""
+    if isinstance(deadline, datetime):
+        return from_datetime(deadline)
+    duration_ms = to_ms(deadline)
+    if duration_ms <= 0:
+        raise UsageError(f"A deadline is an aware datetime, or how long after the start, not {deadline!r}.")
+    return timedelta(milliseconds=duration_ms)
+
+
 def _engine(engine: Any) -> Engine:
     # A protocol, so that another engine can take the place; one method of it tells what is none at all.
     if hasattr(engine, "start_execution"):
@@ -82,7 +127,7 @@ def _priority(priority: Any) -> int:
     raise UsageError(f"A priority is a whole number that fits into 32 bits (higher goes first), not {priority!r}.")
 
 
-def _on_duplicate(choice: Any) -> Literal["join", "reject"]:
-    if choice in ("join", "reject"):
+def _on_duplicate(choice: Any) -> OnDuplicate:
+    if choice in ("join", "reject", "restart_if_failed"):
         return choice
-    raise UsageError(f"on_duplicate is 'join' or 'reject', not {choice!r}.")
+    raise UsageError(f"on_duplicate is 'join', 'reject' or 'restart_if_failed', not {choice!r}.")

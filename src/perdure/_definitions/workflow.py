@@ -2,28 +2,28 @@
 
 import copy
 from collections.abc import Callable, Coroutine, Mapping
+from contextvars import ContextVar
 from types import MappingProxyType
-from typing import Any, Generic, ParamSpec, Protocol, Self, TypeAlias, cast, overload
+from typing import Any, Final, Generic, NoReturn, ParamSpec, Protocol, Self, TypeAlias, cast, overload
 
 from typing_extensions import TypeForm, TypeVar, Unpack
 
 from perdure import _ids
 from perdure._definitions import ambient
 from perdure._definitions.body import Body, body_of, body_of_contract
-from perdure._definitions.contract import Contract, Identified, WorkflowSettings, contract_of, owner_of
+from perdure._definitions.child import child_call, next_life, start_detached
+from perdure._definitions.contract import Contract, Identified, Retention, WorkflowSettings, contract_of, owner_of
 from perdure._definitions.handle import Handle
-from perdure._definitions.host import Engine, Host, StartOptions
+from perdure._definitions.host import ContinueAsNew, Engine, StartOptions
 from perdure._definitions.name import check_name
 from perdure._definitions.payload import payload_of, payload_of_fields
 from perdure._definitions.registration import Registration
 from perdure._definitions.signature import Parameter, dressed, read_signature
-from perdure._definitions.start import ExecutionOptions, changed_options
-from perdure._model.journal import Kind
-from perdure._model.records import ExecutionId, Start
+from perdure._definitions.start import ExecutionOptions, changed_options, start_of
+from perdure._model.records import ExecutionId
 from perdure._values.exit import Poll
 from perdure._values.exit_codec import ExitCodec
-from perdure._values.instant import Instant
-from perdure.errors import DefinitionError, UsageError, WorkflowIOError
+from perdure.errors import DefinitionError, OutsideExecutionError, UsageError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,6 +41,10 @@ Key: TypeAlias = (
     | Callable[[Any, Any, Any, Any], str]
     | Callable[[Any, Any, Any, Any, Any], str]
 )
+
+
+# The workflow whose body runs in this context.
+_running: Final[ContextVar["WorkflowImplementation[..., Any] | None"]] = ContextVar("perdure_running", default=None)
 
 
 class Workflow(Generic[P, A_co]):
@@ -104,9 +108,10 @@ class Workflow(Generic[P, A_co]):
             success: The type of the result, any that pydantic can handle.
             idempotency_key: Makes the key from the payload. Two starts with one key are one execution; without a
                 key function each start is a new one.
-            **settings: `error` (declared errors: a class or a tuple of them), `capture_defects` (False: an
-                undeclared error holds the execution), `on_mismatch` ("raise": another payload under the same key is
-                an error), `version`.
+            **settings: `error` (declared errors: a class or a tuple of them), `suspend_on_failure` (True: a failure
+                holds the execution), `capture_defects` (False: an undeclared error holds it), `on_mismatch` ("raise":
+                another payload under the same key is an error), `retention` (how long finished executions stay, None:
+                for ever), `version`.
 
         Raises:
             DefinitionError: Something in it cannot be stored, or makes no sense.
@@ -134,6 +139,11 @@ class Workflow(Generic[P, A_co]):
         return self._contract.version
 
     @property
+    def engine(self) -> Engine | None:
+        """The engine that `options` has named; None: the one that is found around a call."""
+        return self._options.engine
+
+    @property
     def annotations(self) -> Mapping[str, object]:
         """What was noted on it by `annotate`."""
         return self._annotations
@@ -153,8 +163,10 @@ class Workflow(Generic[P, A_co]):
 
         Args:
             **options: `execution_id` (32 hex digits, instead of the one made from the key), `delay` (of the start),
-                `priority` (higher first), `attributes` (to search by), `on_duplicate` ("reject": a second start is
-                an error instead of joining), `engine` (where several are open).
+                `priority` (higher first), `deadline` (an aware datetime, or how long after the start: then it is
+                interrupted, and fails with `DeadlineExceeded`), `attributes` (to search by), `on_duplicate`
+                ("reject": a second start is an error instead of joining; "restart_if_failed": one that did not
+                succeed begins anew), `engine` (where several are open).
 
         Raises:
             UsageError: An option makes no sense.
@@ -185,18 +197,21 @@ class Workflow(Generic[P, A_co]):
     async def execute(self, *args: P.args, **kwargs: P.kwargs) -> A_co:
         """Start or join the execution, and give its decoded value. Cancelling the wait does not touch it (R4).
 
+        In a body it is a child: it belongs to the execution that started it, which is suspended until it ends; its
+        declared errors come as their own classes, and interrupting the parent, or cancelling the wait, interrupts it
+        unless somebody else waits for it (R31, R32).
+
         Raises:
             Exception: The declared error it failed with; `Defect` or `Interrupted`; several as an ExceptionGroup.
             PayloadError: A field is missing, unknown, or not of its type. Nothing is stored.
             PayloadMismatchError: It exists with another payload, and `on_mismatch` is "raise".
             ExecutionExistsError: It exists, and `on_duplicate` is "reject".
-            UsageError: Called in a body, or no engine is open.
+            UsageError: No engine is open, or an option does not go with a start in a body.
+            WorkflowIOError: It names an engine, in a body.
         """
-        if ambient.host.get() is not None:
-            raise UsageError(
-                f"{self.name}.execute() in the body of a workflow: child executions are not available. "
-                f"`await {self.name}.start(...)` starts a detached execution; an activity can wait for one."
-            )
+        host = ambient.host.get()
+        if host is not None:
+            return await host.ask(child_call(host, self._contract, self._identify(args, kwargs), self._options))
         handle = await self.start(*args, **kwargs)
         return await handle.result()
 
@@ -215,9 +230,10 @@ class Workflow(Generic[P, A_co]):
         identified = self._identify(args, kwargs)
         host = ambient.host.get()
         if host is not None:
-            return self._start_in_body(host, identified)
+            return self._handle(start_detached(host, self._contract, identified, self._options), None)
         engine = self._options.engine or ambient.find_engine()
-        start = self._start(identified, identified.execution_id or _ids.new_execution_id(), engine.now())
+        execution_id = identified.execution_id or _ids.new_execution_id()
+        start = start_of(self._contract, identified, execution_id, self._options, engine.now())
         await engine.start_execution(
             start,
             on_duplicate=self._options.on_duplicate,
@@ -239,6 +255,10 @@ class Workflow(Generic[P, A_co]):
         """
         return await self.handle(execution_id).poll()
 
+    async def interrupt(self, execution_id: ExecutionId, /) -> None:
+        """Ask an execution to end: as `Handle.interrupt`."""
+        await self.handle(execution_id).interrupt()
+
     async def resume(self, execution_id: ExecutionId, /) -> None:
         """Move an execution on, if it is held: as `Handle.resume`.
 
@@ -247,6 +267,25 @@ class Workflow(Generic[P, A_co]):
             WorkflowIOError: Asked in a body.
         """
         await self.handle(execution_id).resume()
+
+    def continue_as_new(self, *args: P.args, **kwargs: P.kwargs) -> NoReturn:
+        """In its own body: end this life of the execution, and begin the next one with another payload (R37).
+
+        As the function `continue_as_new`, with the payload checked by the type checker.
+
+        Raises:
+            OutsideExecutionError: No body runs here.
+            PayloadError: A field is missing, unknown, or not of its type.
+            UsageError: The body of another workflow runs here, or it has registered finalizers or compensations.
+        """
+        host = ambient.require_host("continue_as_new()")
+        if host.workflow != self.name:
+            raise UsageError(
+                f"{self.name}.continue_as_new() in the body of {host.workflow!r}: it can go on as itself only."
+            )
+        payload = self._contract.payload.encode(args, kwargs).raw
+        host.continue_as(next_life(host, self._contract, payload, self._options))
+        raise ContinueAsNew
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
@@ -262,45 +301,14 @@ class Workflow(Generic[P, A_co]):
     def _handle(self, execution_id: ExecutionId, engine: Engine | None) -> Handle[A_co]:
         return Handle(execution_id, self.name, self.codec, engine)
 
-    def _start(self, identified: Identified, execution_id: ExecutionId, now: Instant) -> Start:
-        options = self._options
-        return Start(
-            execution_id=execution_id,
-            incarnation=_ids.new_incarnation(now),
-            workflow=self.name,
-            key=identified.key,
-            payload=identified.payload,
-            priority=options.priority,
-            attributes=options.attributes,
-            version=self.version,
-            due_at=now + options.delay_ms if options.delay_ms > 0 else None,
-        )
-
-    def _start_in_body(self, host: Host, identified: Identified) -> Handle[A_co]:
-        if self._options.engine is not None:
-            raise WorkflowIOError(
-                f"{self.name}.options(engine=...).start() in a body: it starts executions in its own engine only. "
-                "Move it to an activity."
-            )
-        if self._options.on_duplicate != "join":
-            raise UsageError(
-                f"{self.name}.options(on_duplicate={self._options.on_duplicate!r}).start() in a body: the execution is "
-                "started with the commit of the body's turn, so the answer comes too late for it. Move it to an activity."
-            )
-        # Taken with a key too: its absence on one side of a code change would shift the ids of all later ones.
-        occurrence = host.occurrence(Kind.START, self.name)
-        derived = identified.execution_id or _ids.child_id(
-            host.execution_id, host.life, self.name, identified.payload, occurrence
-        )
-        host.start(self._start(identified, derived, host.now()))
-        return self._handle(derived, None)
-
 
 class WorkflowImplementation(Workflow[P, A_co], Registration):
     """A workflow with its body: what an engine runs.
 
     Attributes:
         captures_defects: Whether an undeclared error is its result; else it is held with it (R35).
+        suspends_on_failure: Whether a failure holds it, instead of being its result (R36).
+        retention_ms: How long finished executions stay: milliseconds; None, for ever; "default", as the engine says.
 
     Example:
         >>> @workflow(capture_defects=False)
@@ -328,6 +336,8 @@ class WorkflowImplementation(Workflow[P, A_co], Registration):
         super().__init__(contract, options, annotations)
         self._body = body
         self.captures_defects: bool = contract.captures_defects
+        self.suspends_on_failure: bool = contract.suspends_on_failure
+        self.retention_ms: Retention = contract.retention_ms
 
     def make_body(self, payload: bytes, execution_id: ExecutionId, /) -> Coroutine[Any, Any, Any]:
         """Call the body, which does not run yet. To be done in the context that it shall run in.
@@ -336,6 +346,7 @@ class WorkflowImplementation(Workflow[P, A_co], Registration):
             PayloadError: The recorded payload cannot be read with today's types (R40).
         """
         args, kwargs = self._contract.payload.decode(payload)
+        _running.set(self)
         return self._body.call(args, kwargs, execution_id)
 
 
@@ -458,3 +469,45 @@ def _implement(
 def _refuse_workflow(body: object) -> None:
     if isinstance(body, Workflow):
         raise DefinitionError(f"{body!r} is a workflow already; `options` gives a configured copy.")
+
+
+def continue_as_new(*args: Any, **kwargs: Any) -> NoReturn:
+    """End this life of the execution whose body runs here, and begin the next one with another payload (R37).
+
+    For loops without an end: the next life has the same id and a journal of its own. Messages, completions and an
+    interrupt that nobody has taken yet go over to it. It does not return: what leaves the body is no error, and
+    `except Exception` lets it through. `wf.continue_as_new(...)` is the same, checked by the type checker.
+
+    Args:
+        *args: The payload of the next life, as the workflow takes it.
+        **kwargs: The same by name.
+
+    Raises:
+        OutsideExecutionError: No body runs here.
+        PayloadError: A field is missing, unknown, or not of its type.
+        UsageError: The body has registered finalizers or compensations, of which the next life would know nothing.
+
+    Example:
+        ```python
+        from perdure import WorkflowEngine, continue_as_new, workflow
+
+
+        @workflow(idempotency_key=lambda left, total: "the only one")
+        async def add_up(left: list[int], total: int = 0) -> int:
+            if not left:
+                return total
+            continue_as_new(left[1:], total + left[0])
+
+
+        async with WorkflowEngine.memory([add_up]):
+            assert await add_up.execute([1, 2, 3]) == 6
+        ```
+    """
+    ambient.require_host("continue_as_new()")
+    running = _running.get()
+    if running is None:
+        raise OutsideExecutionError(
+            "continue_as_new() in a context that does not come from the body's: write `wf.continue_as_new(...)`, which "
+            "knows its workflow."
+        )
+    running.continue_as_new(*args, **kwargs)

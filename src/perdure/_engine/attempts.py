@@ -29,6 +29,7 @@ from perdure._model.journal import Kind
 from perdure._model.records import ExecutionId
 from perdure._values.cause import Cause
 from perdure._values.duration import describe_ms
+from perdure._values.instant import UNTIL_RESUMED
 from perdure.errors import ActivityTimeout, AttemptCancelled, PayloadError
 
 if TYPE_CHECKING:
@@ -104,6 +105,11 @@ class Owner(Protocol):
     @property
     def workflow(self) -> str: ...
 
+    @property
+    def suspends_on_failure(self) -> bool:
+        """Whether a failure that is the last one holds the execution (R36)."""
+        ...
+
     def called_more_than_once(self, name: str, /) -> bool: ...
 
     def attempt_ended(self, attempt: "Attempt", event: Event | None, /) -> None:
@@ -169,6 +175,11 @@ class Attempt:
             self._leave_thread()
         if self._task is not None:
             self._task.cancel()
+
+    @property
+    def has_place(self) -> bool:
+        """Whether it has a place among the running activities, which it has not while it sleeps or waits for others."""
+        return self._placed
 
     @property
     def on_thread(self) -> bool:
@@ -350,10 +361,12 @@ class Attempt:
         call = self.call
         now = self._shop.clock.now()
         cause, again_at = next_attempt_at(call, error, now, self._shop.random, can_retry=can_retry)
+        if again_at is None and self._owner.suspends_on_failure:
+            again_at = UNTIL_RESUMED
         try:
             encoded = call.activity.codec.encode_failure(cause, again_at)
         except PayloadError as unencodable:
-            encoded = call.activity.codec.encode_failure(Cause.die(unencodable), None)
+            encoded = call.activity.codec.encode_failure(Cause.die(unencodable), again_at)
         return self._event(encoded)
 
     def _event(self, encoded: bytes, value: Any = None, *, has_value: bool = False) -> Event:

@@ -51,6 +51,11 @@ class Cache:
         if found is not None and found[0] is runner:
             self._take(runner.execution_id)
 
+    def forget(self, execution_id: ExecutionId) -> None:
+        """A kernel is of no use any more: put it away."""
+        if (runner := self._take(execution_id)) is not None:
+            runner.evict()
+
     def _take(self, execution_id: ExecutionId) -> Runner | None:
         found = self._runners.pop(execution_id, None)
         if found is None:

@@ -21,16 +21,18 @@ from perdure._definitions.host import Call, Engine
 from perdure._definitions.workflow import WorkflowImplementation
 from perdure._engine.attempts import Attempt
 from perdure._engine.committer import Committer
-from perdure._engine.standing import Standing, crashes_error, standing_held, standing_of
+from perdure._engine.standing import Standing, crashes_error, judge_of, standing_held, standing_of
+from perdure._ids import sender_of
 from perdure._kernel.event import Event, Origin
 from perdure._kernel.kernel import Kernel
 from perdure._model.clock import Alarm, Clock
 from perdure._model.journal import Entry, Kind
-from perdure._model.records import Answer, Commit, ExecutionId, History, Record, Start, Verdict
+from perdure._model.records import Acts, Answer, Commit, ExecutionId, History, Letter, Record, Start, Verdict
 from perdure._model.status import Held, Status, is_final
 from perdure._values.cause import Cause
+from perdure._values.exit_codec import encode_outcome
 from perdure._values.instant import Instant
-from perdure.errors import OutcomeUnknown, StoreError, StoreRefusedError, StoreUnavailableError
+from perdure.errors import OutcomeUnknown, PayloadError, StoreError, StoreRefusedError, StoreUnavailableError
 
 logger = logging.getLogger("perdure")
 
@@ -78,6 +80,14 @@ class Keeper(Protocol):
         """Rebuild its kernel from the journal, then let it take its turn."""
         ...
 
+    def fetch(self, runner: "Runner", /) -> None:
+        """Read the mail that it has not seen, then let it take its turn."""
+        ...
+
+    def stirred(self) -> None:
+        """Somebody has been given something to do by a commit of this worker."""
+        ...
+
     def resting(self, runner: "Runner", /) -> None:
         """It waits for something; its kernel may be evicted from now on, or must be."""
         ...
@@ -88,6 +98,10 @@ class Keeper(Protocol):
 
     def calmed(self, runner: "Runner", /) -> None:
         """It has got on since its claim: the crashes that were counted against it are forgiven (R41)."""
+        ...
+
+    def watch(self, deadline: Instant, /) -> None:
+        """An execution has to be interrupted then, if it has not ended."""
         ...
 
     def stored(self, start: Start, /) -> None:
@@ -107,11 +121,20 @@ class Runner:
         "_began",
         "_commit",
         "_crashes",
+        "_deadline",
         "_delayed",
+        "_heard",
         "_inbox",
         "_keeper",
+        "_letters",
+        "_priority",
+        "_seed",
+        "_sending",
         "_starting",
+        "_stayed",
         "_times_called",
+        "_unborn",
+        "_unread",
         "_withdrawn",
         "began_at",
         "born",
@@ -142,6 +165,9 @@ class Runner:
         payload: bytes,
         began_at: Instant,
         crashes: int = 0,
+        priority: int = 0,
+        deadline: Instant | None = None,
+        seed: bytes | None = None,
     ) -> None:
         self._keeper = keeper
         self.implementation = implementation
@@ -152,12 +178,17 @@ class Runner:
         self.fence = fence
         self.payload = payload
         self.began_at = began_at
-        # Whether its first turn has been run in this worker's hands (R8a).
+        self._priority = priority
+        self._deadline = deadline
+        self._seed = seed
+        # Whether its first turn has been run in this worker's hands; whether it is the first time that anybody runs it (R8a).
         self._began = False
+        self._unborn = False
         # Take-overs counted against it; forgiven with the first entry it commits (R41).
         self._crashes = crashes
-        # The highest number of mail that the kernel has been fed.
+        # The highest number of mail that the kernel has been fed, and of mail that anybody has told it of.
         self.seen = 0
+        self._heard = 0
         # None while it is evicted.
         self.kernel: Kernel | None = None
         # What an evicted kernel knew of its calls, for the attempts that go on without it.
@@ -167,12 +198,21 @@ class Runner:
         # Attempts that run, by step. An entry leaves when its attempt is over.
         self.running: dict[tuple[str, int], Attempt] = {}
         self._inbox: list[Event] = []
+        # Mail that is read, and is fed in the next turn.
+        self._letters: list[Letter] = []
+        # Whether mail is known to have come that is not read yet. It may be an interrupt, between which and its delivery no
+        # activity begins (R29): what the last commit allows is kept back until it is read.
+        self._unread = False
         # The commit that is on its way; no turn is taken meanwhile.
         self._commit: Commit | None = None
         # Calls to give out when that commit is durable; calls whose next attempt is due later.
         self._starting: list[ActivityCall] = []
         self._delayed: list[ActivityCall] = []
         self._withdrawn: list[Call] = []
+        # A commit that was to hold the execution, and of which nothing is written because of mail that had come.
+        self._stayed: Commit | None = None
+        # Calls whose mail goes out with that commit, in the order of its receipts.
+        self._sending: list[Call] = []
         self._alarm: Alarm | None = None
         # Whether the engine has it in its queue of turns.
         self.scheduled = False
@@ -187,7 +227,7 @@ class Runner:
     def claimed(cls, keeper: Keeper, implementation: Implementation, record: Record) -> "Runner":
         """The runner of an execution that has just been claimed."""
         assert record.began_at is not None
-        return cls(
+        runner = cls(
             keeper,
             implementation,
             execution_id=record.execution_id,
@@ -197,7 +237,18 @@ class Runner:
             payload=record.payload,
             began_at=record.began_at,
             crashes=record.crashes,
+            priority=record.priority,
+            deadline=record.deadline,
+            seed=record.seed,
         )
+        # The fence goes on over all lives; that of a later one is told by this claim having begun it.
+        runner._unborn = record.fence == 1 or (record.number > 1 and record.began_at == record.changed_at)
+        # Its mailbox is read after this claim, so all up to here is read, or was an earlier life's: the numbers go on, the
+        # letters do not. Counted as unseen, they would have every suspension refused.
+        runner.seen = record.wakes
+        # Whoever has claimed it is about to revive it; mail that comes before must not have it revived twice.
+        runner.reloading = True
+        return runner
 
     @property
     def workflow(self) -> str:
@@ -205,9 +256,14 @@ class Runner:
         return self.implementation.name
 
     @property
+    def suspends_on_failure(self) -> bool:
+        """Whether an activity that has failed for good holds the execution (R36)."""
+        return self.implementation.suspends_on_failure
+
+    @property
     def quiet(self) -> bool:
-        """Whether nothing is in the inbox and nothing is being committed."""
-        return not self._inbox and self._commit is None
+        """Whether nothing is in the inbox, nothing is being committed, and nothing is kept back."""
+        return not self._inbox and not self._letters and self._commit is None and not self._unread
 
     def called_more_than_once(self, name: str, /) -> bool:
         """Whether the body has called that activity more than once so far."""
@@ -225,6 +281,8 @@ class Runner:
             return
         self._began = True
         start.began_at = self.began_at
+        if start.deadline is not None:
+            self._keeper.watch(start.deadline)
         self.kernel = self._new_kernel(unborn=True)
         self.kernel.begin(self._make_body)
         self._conclude(start)
@@ -232,20 +290,40 @@ class Runner:
     def revive(self, history: History) -> None:
         """Replay the journal, then go on."""
         # Not before: until the kernel stands, no turn may have the journal read once more.
-        self.reloading = False
+        self.reloading = self._unread = False
         if self.gone:
             return
         _failpoints.reach("load.after")
-        self._replay(history.entries, unborn=self.fence == 1 and not self._began)
-        self.seen = max([self.seen, *(letter.wake for letter in history.letters)])
+        self._replay(history.entries, unborn=self._unborn and not self._began and not history.entries)
+        # All of it: the kernel knows which of it stands in its journal.
+        self._letters = history.letters
         self.turn()
+        # What came while the journal was being read; nobody says it a second time.
+        self.told(self._heard)
 
-    def awake(self, fence: int) -> None:
+    def awake(self, fence: int, wakes: int) -> None:
         """Go on with the kernel that was parked: nobody has owned the execution in between."""
         self.fence = fence
-        self.gone = False
+        self.gone = self._unread = False
         self.born = None
-        self.turn()
+        if wakes > self.seen:
+            self._keeper.fetch(self)
+        else:
+            self.turn()
+
+    def told(self, wakes: int) -> None:
+        """Mail has come, up to this number."""
+        self._heard = max(self._heard, wakes)
+        if wakes > self.seen and not self.gone:
+            self._keeper.fetch(self)
+
+    def take_mail(self, letters: list[Letter]) -> None:
+        """Mail has been read that it has not seen; it is fed in the next turn."""
+        self._unread = False
+        known = max([self.seen, *(letter.wake for letter in self._letters)])
+        self._letters += [letter for letter in letters if letter.wake > known]
+        if self._commit is None:
+            self._keeper.schedule(self)
 
     def _replay(self, entries: list[Entry], *, unborn: bool) -> None:
         self._began = True
@@ -253,11 +331,23 @@ class Runner:
         kernel.begin(self._make_body, entries)
         self.size = len(self.payload) + _size_of(entries)
         kernel.take_withdrawn()
+        if self.life > 1 or self._seed is not None:
+            kernel.ask_children_again()
         self._delayed = [call for call in kernel.take_asked() if isinstance(call, ActivityCall)]
 
     def _new_kernel(self, *, unborn: bool, entries: list[Entry] | None = None) -> Kernel:
-        origin = Origin(self.execution_id, self.life, self.workflow, self.incarnation, self.began_at, unborn)
-        return Kernel(origin, entries or ())
+        origin = Origin(
+            self.execution_id,
+            self.life,
+            self.workflow,
+            self._seed or self.incarnation,
+            self.began_at,
+            unborn,
+            self.incarnation,
+            self._priority,
+            self._deadline,
+        )
+        return Kernel(origin, entries or (), judge=judge_of(self.implementation, self._keeper.payload_limit))
 
     def _make_body(self) -> Any:
         # In the body's own context, which holds nothing of its starter: the engine that runs it is the nearest (R14).
@@ -295,24 +385,39 @@ class Runner:
             self._keeper.reload(self)
             return
         _failpoints.reach("turn.before")
-        for event in self._take_events(self.kernel):
-            self.kernel.deliver(event)
+        self._feed(self.kernel)
         _failpoints.reach("turn.after")
         self._conclude(None)
 
-    def _take_events(self, kernel: Kernel) -> list[Event]:
-        """The inbox and the timers that are due, in the order of their instants (R47)."""
+    def _feed(self, kernel: Kernel) -> None:
+        """Feed the inbox, the mail and the timers that are due, in the order of their instants (R47)."""
         inbox, self._inbox = self._inbox, []
-        if not kernel.steps.timers:
-            return inbox
-        now = self._keeper.clock.now()
-        dated = [(event.at, event) for event in inbox]
-        for timer in kernel.timers():
-            if timer.due_at is not None and timer.due_at <= now:
-                fired = Event(Kind.TIMER, timer.name, timer.occurrence, 0, timer.input, b"", now)
-                dated.append((timer.due_at, fired))
+        if not self._letters and not kernel.steps.timers:
+            for event in inbox:
+                kernel.deliver(event)
+            return
+        dated: list[tuple[Instant, Event | Letter]] = [(event.at, event) for event in inbox]
+        if self._letters:
+            letters, self._letters = self._letters, []
+            self.seen = max(self.seen, letters[-1].wake)
+            dated += [(letter.at, letter) for letter in letters]
+        dated += self._due_timers(kernel)
         dated.sort(key=lambda pair: pair[0])
-        return [event for _, event in dated]
+        for _, one in dated:
+            if isinstance(one, Letter):
+                if not kernel.read(one) and kernel.continues and not kernel.has_read(one):
+                    # The next life reads it: the store hands over what this one has not seen (R37).
+                    self.seen = min(self.seen, one.wake - 1)
+            else:
+                kernel.deliver(one)
+
+    def _due_timers(self, kernel: Kernel) -> list[tuple[Instant, Event]]:
+        now = self._keeper.clock.now()
+        return [
+            (timer.due_at, Event(Kind.TIMER, timer.name, timer.occurrence, 0, timer.input, b"", now))
+            for timer in kernel.timers()
+            if timer.due_at is not None and timer.due_at <= now
+        ]
 
     def _conclude(self, start: Start | None) -> None:
         """Turn what the kernel has come to into one commit, and remember what that commit will allow."""
@@ -320,18 +425,42 @@ class Runner:
         assert kernel is not None
         keeper = self._keeper
         now = keeper.clock.now()
+        if self._starting:
+            # Kept back for mail that has made the body give some of it up.
+            self._starting = [call for call in self._starting if kernel.steps.waits(call)]
         self._sort_calls(kernel, now)
         self._withdrawn += kernel.take_withdrawn()
-        commit = self._commit_of(standing_of(kernel, self.implementation, now=now, payload_limit=keeper.payload_limit))
+        busy = bool(self.running or self._starting)
+        commit = self._commit_of(standing_of(kernel, self.implementation, now=now, busy=busy))
         commit.start = start
-        commit.entries, commit.starts = kernel.take_written()
+        commit.entries, commit.acts = kernel.take_written()
         if commit.entries:
             self.size += _size_of(commit.entries)
             commit.calm, self._crashes = self._crashes > 0, 0
-        if commit.status is _RUNNING and start is None and not commit.entries and not commit.starts:
+        if self._sending:
+            commit.acts = self._with_mail(commit.acts or Acts())
+        if self._stayed is not None:
+            self._add_what_stayed(commit)
+        if commit.status is _RUNNING and start is None and not commit.entries and commit.acts is None:
             self._give_out()
             return
         self._submit(commit)
+
+    def _add_what_stayed(self, commit: Commit) -> None:
+        """Put in front what was to be written with a hold that mail has come before."""
+        stayed, self._stayed = self._stayed, None
+        assert stayed is not None
+        commit.entries = [*stayed.entries, *commit.entries]
+        if stayed.acts is not None:
+            commit.acts = stayed.acts if commit.acts is None else stayed.acts.followed_by(commit.acts)
+
+    def _with_mail(self, acts: Acts) -> Acts:
+        """Add the mail that calls of the body send; on a repeat it is known by the step that sends it (R42)."""
+        for call in self._sending:
+            assert call.mail is not None
+            sender = sender_of(self.incarnation, call.name, call.occurrence)
+            acts.mail.append(call.mail._replace(sender=sender))
+        return acts
 
     def _submit(self, commit: Commit) -> None:
         self._commit = commit
@@ -348,6 +477,8 @@ class Runner:
                 # Each once: after a replay a call stands in `_delayed`, and is asked for again when its failure is fed.
                 asked = list(dict.fromkeys([*filter(kernel.steps.waits, calls), *asked]))
             calls = [call for call in asked if isinstance(call, ActivityCall)]
+            if kernel.outbox and self._put_into_the_mail(kernel, now):
+                continue
             unknown = [call for call in calls if call.activity.at_most_once and self._is_unknown(kernel, call, now)]
             if not unknown:
                 self._part(kernel, calls, now)
@@ -356,12 +487,22 @@ class Runner:
             for call in unknown:
                 kernel.deliver(_outcome_unknown(call, now))
 
+    def _put_into_the_mail(self, kernel: Kernel, now: Instant) -> bool:
+        """Have mail sent with this commit; whether some is larger than an entry may be, and has failed."""
+        limit = self._keeper.payload_limit
+        sending = kernel.take_outbox()
+        refused = [call for call in sending if call.mail is not None and len(call.mail.exit) > limit]
+        self._sending += [call for call in sending if call not in refused]
+        for call in refused:
+            kernel.deliver(_too_large(call, limit, now))
+        return bool(refused)
+
     def _is_unknown(self, kernel: Kernel, call: ActivityCall, now: Instant) -> bool:
         """Whether an at-most-once attempt that is due was noted as begun in another life (R50)."""
         return self._may_begin(call, now) and kernel.begun(call)
 
     def _may_begin(self, call: ActivityCall, now: Instant) -> bool:
-        due = call.due_at is None or call.due_at <= now
+        due = (call.due_at is None or call.due_at <= now) and not (self.kernel is not None and self.kernel.failing)
         return due and not self._keeper.stopping and not self._is_running(call)
 
     def _part(self, kernel: Kernel, calls: list[ActivityCall], now: Instant) -> None:
@@ -397,6 +538,10 @@ class Runner:
     def _hold(self, held: Held, error: BaseException) -> None:
         """Hold the execution, whatever was to begin."""
         self._starting.clear()
+        self._sending.clear()
+        # What its turns have come to is not written, and mail must not lead it on from there.
+        self._stayed = None
+        self.evict()
         self._submit(self._commit_of(standing_held(self.implementation.codec, held, error)))
 
     # Answers -------------------------------------------------------------------------------------
@@ -409,32 +554,52 @@ class Runner:
             self.born.set_result(answer.verdict)
         if commit.calm and answer.verdict in {Verdict.GRANTED, Verdict.STAYS}:
             self._keeper.calmed(self)
-        if commit.starts and answer.verdict not in {Verdict.LOST, Verdict.JOINED}:
-            # Not only when it rests: its body may run for hours beside what it has started.
-            for start in commit.starts:
-                self._keeper.stored(start)
+        if commit.acts is not None:
+            self._done(commit.acts, answer)
         if answer.verdict is _GRANTED and commit.status is _RUNNING:
             # What becomes of nearly all; the others are told apart one comparison after the other.
             if not self.gone:
+                if answer.wakes > self.seen:
+                    self._unread = True
+                    self._keeper.fetch(self)
                 self._give_out()
         else:
             self._obey(answer, commit)
+        if answer.stirs:
+            self._keeper.stirred()
+
+    def _done(self, acts: Acts, answer: Answer) -> None:
+        """What the turn did to others is durable, or was for nothing."""
+        sending, self._sending = self._sending, []
+        if answer.verdict in {Verdict.LOST, Verdict.JOINED}:
+            return
+        # Not only when it rests: its body may run for hours beside what it has started.
+        for start in (*acts.starts, *acts.children, *acts.rejoins):
+            self._keeper.stored(start)
+        if answer.verdict is Verdict.APPLIED:
+            return  # without receipts: an earlier try has written it, and it is in other hands or at rest since
+        now = self._keeper.clock.now()
+        # The mail of calls stands behind all other.
+        for call, receipt in zip(sending, answer.receipts[len(answer.receipts) - len(sending) :], strict=True):
+            said = b'{"success":"%s"}' % receipt.encode()
+            self._inbox.append(Event(Kind.SENT, call.name, call.occurrence, 0, call.input, said, now))
 
     def _obey(self, answer: Answer, commit: Commit) -> None:
         """Do what an answer means for a commit that is not just one step's."""
         match answer.verdict:
             case Verdict.LOST | Verdict.JOINED:
                 self.drop()
-            case Verdict.STAYS if commit.held is not None:
-                # It is held all the same; its mail waits for whoever resumes it. What had to be written is.
+            case Verdict.STAYS if self.kernel is None:
+                # Held unseen: nobody could feed the mail to anything. It waits for whoever resumes it.
                 commit.seen = self.seen = max(self.seen, answer.wakes)
-                commit.entries = commit.starts = ()
+                commit.entries, commit.acts = (), None
                 self._submit(commit)
             case Verdict.STAYS:
                 # Mail has come that this turn had not seen. The kernel is rebuilt nowhere: it still
                 # stands, and takes the mail as its next events.
-                self.seen = max(self.seen, answer.wakes)
-                self._keeper.schedule(self)
+                if commit.held is not None:
+                    self._stayed = commit
+                self._keeper.fetch(self)
             case Verdict.APPLIED if commit.status is Status.RUNNING:
                 # Its birth was written by an earlier try, and somebody has taken it over since.
                 self.drop()
@@ -461,13 +626,16 @@ class Runner:
         for call in self._withdrawn:
             self._cut_attempt_of(call)
         self._withdrawn.clear()
+        if self._unread:
+            return
         starting, self._starting = self._starting, []
         for call in starting:
             # While the engine closes only what is noted as begun does begin, and gets what is left of the grace. When
             # that is over it would run on without an engine.
             if not self._keeper.stopping or (call.activity.at_most_once and not self._keeper.grace_is_over):
                 self.running[(call.name, call.occurrence)] = self._keeper.begin_attempt(call, self)
-        if self._inbox:
+        # Mail may have been read since this commit was sent, and this answer does not count it.
+        if self._inbox or self._letters:
             self._keeper.schedule(self)
         else:
             self._arm()
@@ -498,7 +666,7 @@ class Runner:
             del self.running[place]
         if event is not None and not self.gone:
             self.arrive(event._replace(cut_off=True) if attempt.cut_off or self._withdraws(attempt.call) else event)
-        elif self._commit is None and not self.gone:
+        elif self._commit is None and not self.gone and not self._unread:
             self._keeper.resting(self)
 
     def _withdraws(self, asked: Call) -> bool:
@@ -562,6 +730,15 @@ def _size_of(entries: Sequence[Entry]) -> int:
 
 def _same_step(one: Call, other: Call) -> bool:
     return (one.name, one.occurrence, one.input) == (other.name, other.occurrence, other.input)
+
+
+def _too_large(call: Call, limit: int, now: Instant) -> Event:
+    error = PayloadError(
+        f"What {call.name!r} sends is larger than the limit of {limit:,} bytes. Store it elsewhere and send where it is, "
+        "or open the engine with a larger payload_limit=.",
+        owner=call.name,
+    )
+    return Event(Kind.SENT, call.name, call.occurrence, 0, call.input, encode_outcome(error), now)
 
 
 def _outcome_unknown(call: ActivityCall, now: Instant) -> Event:

@@ -24,9 +24,12 @@ from perdure._engine.attempts import Attempt
 from perdure._engine.cache import Cache
 from perdure._engine.committer import Committer
 from perdure._engine.heartbeats import Heartbeats
+from perdure._engine.letterbox import NO_ENTRIES, Letterbox
+from perdure._engine.lives import fork, rewind
 from perdure._engine.ownership import Ownership
 from perdure._engine.registry import Registry
 from perdure._engine.results import Results
+from perdure._engine.retention import Retention
 from perdure._engine.runner import Runner
 from perdure._engine.settings import PAUSE_S, Settings
 from perdure._engine.slots import Slots
@@ -36,15 +39,28 @@ from perdure._engine.threads import Threads
 from perdure._engine.turns import Turns
 from perdure._engine.wakes import Wakes
 from perdure._engine.watchdog import Watchdog
-from perdure._ids import new_worker_id
+from perdure._ids import new_sender, new_worker_id
 from perdure._model.clock import Clock
-from perdure._model.records import Commit, ExecutionId, History, Record, Start, Worker, WorkerId
+from perdure._model.records import (
+    INTERRUPTED,
+    Commit,
+    ExecutionId,
+    History,
+    Mail,
+    MailKind,
+    Receipt,
+    Record,
+    Start,
+    Worker,
+    WorkerId,
+)
 from perdure._model.status import Status, is_final
 from perdure._model.store import Store
 from perdure._values.exit import Failure
 from perdure._values.exit_codec import decode_loosely
 from perdure._values.instant import Instant
-from perdure.errors import ExecutionNotFoundError, StoreError
+from perdure._values.token import TokenKeys
+from perdure.errors import ExecutionNotFoundError, StoreError, StoreUnavailableError
 
 logger = logging.getLogger("perdure")
 
@@ -72,14 +88,19 @@ class Service:
         self.grace_is_over = False
         self._heartbeats = Heartbeats(store)
         self._results = Results(store, self.registry, self.runners)
+        self._letterbox = Letterbox(store)
         self._starts = Starts(self)
         self._suspects = Suspects(store)
         self._ownership = Ownership(store)
+        self._retention = Retention(store, self.registry, settings.retention_ms)
         self.turns = Turns(self._stirs)
         self.watchdog = Watchdog(self.turns.name)
         self._background: set[asyncio.Task[None]] = set()
         # Journals that are being read, to rebuild a kernel.
         self._reloads: set[asyncio.Task[None]] = set()
+        # Runners whose mail is to be read; and who reads it.
+        self._without_mail: dict[ExecutionId, Runner] = {}
+        self._fetching: asyncio.Task[None] | None = None
         # Executions whose functions still run on threads when the engine has closed.
         self._kept: set[ExecutionId] = set()
         # In-memory waits do not count against admission (R5).
@@ -134,6 +155,7 @@ class Service:
         self.wakes = Wakes(self)
         self.store.listen(self.wakes.poke_all)
         self.watchdog.start()
+        self._retention.begin()
         self._spawn(self.committer.run(), "committer")
         self._spawn(self.wakes.run(), "wakes")
         # What a former worker left behind comes before what is started from now on.
@@ -165,6 +187,7 @@ class Service:
         self.wakes.close()
         self.watchdog.stop()
         self._results.close()
+        self._letterbox.close()
 
     async def drain(self, grace: timedelta) -> bool:
         """Claim and give out nothing new, and wait for what runs; whether all of it has ended in time."""
@@ -264,13 +287,23 @@ class Service:
     @property
     def idle(self) -> bool:
         """Whether nothing happens until a timer is due or somebody asks for something."""
+        return self.still and not self._attempts()
+
+    @property
+    def still(self) -> bool:
+        """Whether nothing happens but what activities do, until a timer is due or somebody asks for something."""
         return (
             self.committer.idle
             and self.wakes.idle
             and self.turns.idle
             and len(self._background) == 2
-            and all(runner.quiet and not runner.running for runner in self.runners.values())
+            and all(runner.quiet for runner in self.runners.values())
         )
+
+    @property
+    def at_work(self) -> list[Attempt]:
+        """The attempts whose functions do something now, and do not wait for a time or for another execution."""
+        return [attempt for attempt in self._attempts() if attempt.has_place]
 
     # Keeper: what runners ask --------------------------------------------------------------------
 
@@ -303,7 +336,7 @@ class Service:
         """Read their journals, in their order; None for one that nobody can read, which is held with that (R40)."""
         while True:
             try:
-                return [*await self.store.load([(runner.incarnation, 0) for runner in runners])]
+                return [*await self.store.load([(runner.incarnation, 0, 0) for runner in runners])]
             except StoreError as error:
                 if isinstance(error.__cause__, ValueError):
                     # What was read is no text: the file holds something else than was written, and will the next time.
@@ -317,6 +350,39 @@ class Service:
             return [history for runner in runners for history in await self._load([runner])]
         runners[0].hold_unreadable(error)
         return [None]
+
+    def fetch(self, runner: Runner, /) -> None:
+        """Read the mail that it has not seen, then let it take its turn; many at once in one look."""
+        if runner.kernel is None:
+            self.reload(runner)
+            return
+        self._without_mail[runner.execution_id] = runner
+        if self._fetching is None:
+            self._fetching = self._spawn(self._fetch(), "mail")
+            self._reloads.add(self._fetching)
+            self._fetching.add_done_callback(self._reloads.discard)
+
+    async def _fetch(self) -> None:
+        try:
+            while self._without_mail:
+                runners, self._without_mail = list(self._without_mail.values()), {}
+                for runner, history in zip(runners, await self._read_mail(runners), strict=True):
+                    if not runner.gone:
+                        runner.take_mail(history.letters)
+        finally:
+            self._fetching = None
+
+    async def _read_mail(self, runners: list[Runner]) -> list[History]:
+        while True:
+            try:
+                return await self.store.load([(runner.incarnation, NO_ENTRIES, runner.seen) for runner in runners])
+            except StoreError as error:
+                logger.warning("the store does not answer; mail is read again: %s", error)
+                await asyncio.sleep(PAUSE_S)
+
+    def stirred(self) -> None:
+        """Somebody has been given something to do by a commit of this worker."""
+        self.wakes.poke_mail()
 
     def resting(self, runner: Runner, /) -> None:
         """It waits; its kernel may be put away."""
@@ -391,8 +457,14 @@ class Service:
         if self.wakes.backlog:
             self.wakes.poke()
 
+    def watch(self, deadline: Instant, /) -> None:
+        """An execution has to be interrupted then, if it has not ended."""
+        self.wakes.sleeper(deadline)
+
     def stored(self, start: Start, /) -> None:
         """An execution is in the store, for whoever has room; or for its time, if it is delayed."""
+        if start.deadline is not None:
+            self.watch(start.deadline)
         if start.due_at is not None:
             self.wakes.sleeper(start.due_at)
         elif start.workflow in self.registry:
@@ -435,21 +507,21 @@ class Service:
     async def take_up(self, records: list[Record], /) -> None:
         """Go on with executions that have been claimed: parked kernels at once, the others after their journal is read."""
         fresh: list[tuple[Record, Runner]] = []
-        parked: list[tuple[Runner, int]] = []
+        parked: list[tuple[Runner, Record]] = []
         # What was claimed by the worker that this one was before it began again is somebody else's now.
         mine = [record for record in records if record.owner == self.worker_id]
         for record in self._suspects.admit(mine):
             runner = self.cache.parked(record)
             if runner is not None and not is_suspect(record):
-                parked.append((runner, record.fence))
+                parked.append((runner, record))
             else:
                 if runner is not None:
                     runner.evict()
                 runner = Runner.claimed(self, self.registry[record.workflow], record)
                 fresh.append((record, runner))
             self.runners[record.execution_id] = runner
-        for runner, fence in parked:
-            self.turns.soon(runner, runner.awake, fence)
+        for runner, record in parked:
+            self.turns.soon(runner, runner.awake, record.fence, record.wakes)
         histories = await self._load([runner for _, runner in fresh]) if fresh else []
         for (record, runner), history in zip(fresh, histories, strict=True):
             if history is None:
@@ -478,14 +550,30 @@ class Service:
 
     async def mail_came(self, wakes: dict[ExecutionId, int], /) -> None:
         """Let executions that run here read their mail."""
-        for execution_id in wakes:
+        for execution_id, known in wakes.items():
             runner = self.runners.get(execution_id)
             if runner is not None:
-                self.schedule(runner)
+                runner.told(known)
 
     async def look_after_waiters(self) -> None:
         """Tell those who wait for executions that have ended elsewhere."""
+        self._letterbox.look()
         await self._results.look()
+
+    @property
+    def next_sweep(self) -> Instant | None:
+        """When what is old is to be removed; not while the engine closes, which would ask again at once."""
+        return None if self.stopping else self._retention.next_at
+
+    def sweep(self) -> None:
+        """Remove what is old, if it is time for that."""
+        if not self.stopping and self._retention.take():
+            self._spawn(self._sweep(), "retention")
+
+    async def _sweep(self) -> None:
+        await self._retention.sweep()
+        # In memory nobody else has the next round taken when the next sweep is due.
+        self.wakes.poke()
 
     # Engine: what definitions ask ----------------------------------------------------------------
 
@@ -512,15 +600,89 @@ class Service:
         """The same, once the store answers."""
         return await self._results.record(execution_id)
 
-    async def resume_execution(self, execution_id: ExecutionId, /) -> None:
-        """Move a held execution."""
+    async def resume_execution(self, execution_id: ExecutionId, /, *, skip: bool = False) -> None:
+        """Move a held execution; with `skip`, past the compensation that holds it."""
         try:
-            found = await self.store.resume(execution_id)
+            found = await self.store.resume(execution_id, skip=skip)
         finally:
             # Also if the caller was cancelled meanwhile: the store may have done it, and in memory nobody else says so.
             self.wakes.poke()
         if found is None:
-            raise ExecutionNotFoundError(f"There is no execution {execution_id}.", execution_id=execution_id)
+            raise _not_found(execution_id)
+
+    async def interrupt_execution(self, execution_id: ExecutionId, /) -> None:
+        """Ask an execution to end; nothing on unknown or finished ones."""
+        await self.deliver(Mail(execution_id, MailKind.INTERRUPT, "", INTERRUPTED))
+
+    async def interrupt_unsafe(self, execution_id: ExecutionId, /) -> bool:
+        """End an execution as INTERRUPTED, whatever it does and without any clean-up; whether it had not ended before."""
+        while True:
+            try:
+                receipt = await self.store.interrupt_unsafe(execution_id, INTERRUPTED)
+            except StoreUnavailableError as error:
+                logger.warning("the store does not answer; %s is ended once more: %s", execution_id, error)
+                await asyncio.sleep(PAUSE_S)
+            else:
+                break
+        if receipt is Receipt.UNKNOWN:
+            raise _not_found(execution_id)
+        runner = self.runners.get(execution_id)
+        if runner is not None and receipt is Receipt.STORED:
+            # Nothing that it still does can be written; an execution that sleeps would never find out.
+            runner.drop()
+        self.wakes.poke_mail()
+        return receipt is Receipt.STORED
+
+    async def deliver(self, mail: Mail, /) -> Receipt:
+        """Have mail delivered, once; it is durable when this returns."""
+        if not mail.sender:
+            mail = mail._replace(sender=new_sender())
+        while True:
+            try:
+                [receipt] = await self.store.deliver([mail])
+            except StoreUnavailableError as error:
+                # It may have been stored; sent again under the same sender it is known for its own.
+                logger.warning("the store does not answer; mail to %s is sent again: %s", mail.execution_id, error)
+                await asyncio.sleep(PAUSE_S)
+            else:
+                break
+            finally:
+                self.wakes.poke_mail()
+        return receipt
+
+    async def wait_for_mail(self, execution_id: ExecutionId, kind: str, name: str, /) -> bytes:
+        """The exit of mail, once it has come (R14)."""
+        return await self._letterbox.wait(execution_id, kind, name)
+
+    async def rewind(self, execution_id: ExecutionId, to: int, /) -> None:
+        """Have a finished or held execution go on behind an entry of its journal, as a new life (R37)."""
+        await rewind(self.store, execution_id, to)
+        self.cache.forget(execution_id)
+        self.wakes.poke_mail()
+
+    async def fork(
+        self, execution_id: ExecutionId, at: int, /, *, new_id: ExecutionId | None, compensates: bool
+    ) -> ExecutionId:
+        """Begin a new execution with the journal of another one, up to an entry (R49); its id."""
+        birth = await fork(self.store, execution_id, at, new_id=new_id, compensates=compensates)
+        await self._starts.bear(birth)
+        return birth.execution_id
+
+    async def published(self, execution_id: ExecutionId, /) -> dict[str, bytes]:
+        """What a body has shown, by name, encoded."""
+        found = await self.store.published(execution_id)
+        if not found and await self.record(execution_id) is None:
+            raise _not_found(execution_id)
+        return found
+
+    @property
+    def token_keys(self) -> TokenKeys | None:
+        """What this engine signs tokens with; None: it takes unsigned ones."""
+        return self.settings.token_keys
+
+
+def _not_found(execution_id: ExecutionId) -> ExecutionNotFoundError:
+    return ExecutionNotFoundError(f"There is no execution {execution_id}.", execution_id=execution_id)
 
 
 def _cause(commit: Commit) -> str:

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from perdure._engine.cache import DEFAULT_BYTES, DEFAULT_COUNT
+from perdure._values.token import TokenKeys
 
 # How long something is left alone that the store did not answer, before it is asked again.
 PAUSE_S = 0.25
+DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,3 +28,7 @@ class Settings:
     grace: timedelta = timedelta(seconds=5)
     # The largest encoded payload or result.
     payload_limit: int = 4 * 1024 * 1024
+    # What tokens are signed with, and refused by; None: tokens are not signed (R19).
+    token_keys: TokenKeys | None = None
+    # How long finished executions are kept, where their workflow says nothing else; None: for ever (R2).
+    retention_ms: int | None = DAY_MS * 30

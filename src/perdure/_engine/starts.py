@@ -136,7 +136,7 @@ class Starts:
     async def _write(self, start: Start) -> Verdict:
         reception = self._reception
         implementation = reception.registry.get(start.workflow)
-        if implementation is None or start.due_at is not None or not reception.has_room:
+        if implementation is None or start.due_at is not None or start.restarts or not reception.has_room:
             return await self._store(start)
         runner = Runner(
             reception,
@@ -147,22 +147,40 @@ class Starts:
             fence=1,
             payload=start.payload,
             began_at=reception.clock.now(),
+            priority=start.priority,
+            deadline=start.deadline,
         )
         reception.runners[start.execution_id] = runner
         runner.born = asyncio.get_running_loop().create_future()
         reception.turns.soon(runner, runner.bear, start)
         return await asyncio.shield(runner.born)
 
+    async def bear(self, birth: Commit) -> None:
+        """Have an execution stored that is born with a journal, for whoever has room.
+
+        Raises:
+            ExecutionExistsError: There is one of its id.
+        """
+        assert birth.start is not None
+        self._check(birth.start)
+        if (await self._submit(birth, birth.start)).verdict is Verdict.JOINED:
+            raise ExecutionExistsError(
+                f"Execution {birth.execution_id} exists already; choose another id.", execution_id=birth.execution_id
+            )
+
     async def _store(self, start: Start) -> Verdict:
         """Store it for whoever has room, now or later."""
         status = Status.PENDING if start.due_at is None else Status.SUSPENDED
         commit = Commit(start.execution_id, start.incarnation, 0, 0, status, start, wake_at=start.due_at)
+        return (await self._submit(commit, start)).verdict
+
+    async def _submit(self, commit: Commit, start: Start) -> Answer:
         written: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._unwritten[written] = start
         written.add_done_callback(lambda _: self._unwritten.pop(written, None))
 
         self._reception.committer.submit(commit, _Starter(self._reception, start, written))
-        return (await asyncio.shield(written)).verdict
+        return await asyncio.shield(written)
 
     async def _join(
         self, start: Start, on_duplicate: OnDuplicate, on_mismatch: OnMismatch, differing: Differing

@@ -14,10 +14,14 @@ from perdure._engine.settings import PAUSE_S
 from perdure._model.clock import Alarm, Clock
 from perdure._model.records import ExecutionId, Record, WorkerId
 from perdure._model.store import Store
+from perdure._values.exit_codec import encode_outcome
 from perdure._values.instant import Instant
-from perdure.errors import StoreError
+from perdure.errors import DeadlineExceeded, StoreError
 
 logger = logging.getLogger("perdure")
+
+# The exit with which an execution ends that lets its deadline end it (R44).
+DEADLINE_EXCEEDED = encode_outcome(DeadlineExceeded("The execution has not ended before its deadline."))
 
 # With every hint lost, work is found this late at most.
 POLL_MS = 5_000
@@ -63,6 +67,15 @@ class Desk(Protocol):
         """Tell those who wait for executions that have ended elsewhere."""
         ...
 
+    @property
+    def next_sweep(self) -> Instant | None:
+        """When what is old is to be removed; None: nothing is, or it is being removed."""
+        ...
+
+    def sweep(self) -> None:
+        """Remove what is old, if it is time for that, beside the rounds."""
+        ...
+
     async def mail_came(self, wakes: dict[ExecutionId, int], /) -> None:
         """Feed mail to executions that run here."""
         ...
@@ -82,11 +95,18 @@ class Wakes:
         self._ask_next_wake = True
         self._looked_at: Instant | None = None
         self._asked_at: Instant | None = None
+        # Mail may have come for what runs here, from this worker itself.
+        self._mail = False
         # Pending executions may be left over: a new start has to queue behind them.
         self.backlog = False
 
     def poke(self) -> None:
         """There may be work: take a round soon."""
+        self._poked.set()
+
+    def poke_mail(self) -> None:
+        """Somebody has been given something to do from here: mail may have come, executions may be pending."""
+        self._mail = True
         self._poked.set()
 
     def poke_all(self) -> None:
@@ -139,11 +159,23 @@ class Wakes:
             self._asked_at = now
             await self._look_for_next_wake()
         if self._next_wake is not None and self._next_wake <= now:
+            await self._expire()
             await self._promote()
-        if desk.store.shared and (came := await desk.store.mail_for(desk.worker_id)):
-            await desk.mail_came(came)
+        if desk.store.shared or self._mail:
+            self._mail = False
+            if came := await desk.store.mail_for(desk.worker_id):
+                await desk.mail_came(came)
         await self._claim()
         await desk.look_after_waiters()
+        desk.sweep()
+
+    async def _expire(self) -> None:
+        """Interrupt what has passed its deadline."""
+        expired = await self._desk.store.expire(DEADLINE_EXCEEDED, PROMOTE_BATCH)
+        if expired:
+            self._mail = True
+        if expired == PROMOTE_BATCH:
+            self._poked.set()
 
     async def _promote(self) -> None:
         if await self._desk.store.promote(PROMOTE_BATCH) == PROMOTE_BATCH:
@@ -178,6 +210,9 @@ class Wakes:
         if self._desk.store.shared:
             interval = self._desk.clock.now() + (LOOK_MS if self._desk.claimable() else POLL_MS)
             when = interval if when is None else min(when, interval)
+        sweep = self._desk.next_sweep
+        if sweep is not None:
+            when = sweep if when is None else min(when, sweep)
         if when is not None:
             self._alarm = self._desk.clock.call_at(when, self.poke)
 

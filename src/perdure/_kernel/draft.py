@@ -1,21 +1,25 @@
 """The draft: how far the journal has been fed, and what the turns since want to have written.
 
 Time and seq have one home, so that an event and a marker of one turn cannot disagree about their
-order. What is drafted becomes the journal with the engine's next commit, or is never heard of.
+order. What is drafted becomes the journal with the engine's next commit, or is never heard of. An
+act goes with its marker: a marker that is recorded, or taken back, has nothing done to others.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from perdure._kernel.event import Event
-from perdure._model.journal import MARKERS, Entry, Kind
-from perdure._model.records import Start
+from perdure._model.journal import ANSWERS, MARKERS, Entry, Kind
+from perdure._model.records import Acts, Start
 from perdure._values.instant import Instant
+
+# Puts what a turn does to others among its acts.
+Perform = Callable[[Acts], object]
 
 
 class Draft:
     """The end of a journal, as one kernel sees it."""
 
-    __slots__ = ("_entries", "_recorded_at", "_starts", "answers", "fed_seq", "now", "seq")
+    __slots__ = ("_acts", "_entries", "_recorded_at", "answers", "fed_seq", "letters", "now", "seq")
 
     def __init__(self, began_at: Instant, history: Sequence[Entry]) -> None:
         # The time of the last fed entry (R38); never goes back.
@@ -30,10 +34,17 @@ class Draft:
         # Markers by kind and name, recorded or drafted, each in the journal's order.
         self.answers: dict[tuple[str, str], list[Entry]] = {}
         self._entries: list[Entry] = []
-        self._starts: list[Start] = []
+        # What the drafted entries do to others, each with the seq of the one that it goes with.
+        self._acts: list[tuple[int, Perform]] = []
+        # Mail that was read, as recorded when this kernel was made.
+        self.letters: list[Entry] = []
         for entry in history:
+            if entry.kind in ANSWERS:
+                continue
             if entry.kind in MARKERS:
                 self.answers.setdefault((entry.kind, entry.name), []).append(entry)
+            else:
+                self.letters.append(entry)
 
     def next_entry(self, event: Event) -> Entry:
         """The entry that an event would be; it is not drafted yet."""
@@ -53,12 +64,23 @@ class Draft:
 
     def mark(
         self, kind: Kind, name: str, occurrence: int, *, asked: bytes = b"", answer: bytes = b"", attempt: int = 0
-    ) -> None:
+    ) -> Entry:
         """Have the journal remember something that no event tells."""
         at = max(self.now, self._recorded_at)
         entry = Entry(self.seq + 1, kind, name, occurrence, attempt, asked, answer, at)
         self.write(entry)
         self.answers.setdefault((kind, name), []).append(entry)
+        return entry
+
+    def do(self, perform: Perform) -> None:
+        """Do something to others with the entry drafted last; nothing, if that is taken back."""
+        self._acts.append((self.seq, perform))
+
+    def act(self, name: str, occurrence: int, perform: Perform) -> None:
+        """Do something to others, once, whatever is replayed (R42)."""
+        if self.marked(Kind.ACT, name, occurrence) is None:
+            self.mark(Kind.ACT, name, occurrence)
+            self.do(perform)
 
     def start(self, start: Start, occurrence: int) -> None:
         """Have an execution started, once, whatever is replayed (R42)."""
@@ -66,7 +88,7 @@ class Draft:
         recorded = self.answers.get((Kind.START, start.workflow), ())
         if not any(entry.input == wanted for entry in recorded):
             self.mark(Kind.START, start.workflow, occurrence, asked=wanted)
-            self._starts.append(start)
+            self.do(lambda acts: acts.starts.append(start))
 
     def marked(self, kind: Kind, name: str, occurrence: int) -> Entry | None:
         """The marker of this kind, name and occurrence."""
@@ -78,16 +100,21 @@ class Draft:
     def retract_markers(self) -> None:
         """A turn that did not come to rest starts nothing and decides nothing; what was fed stays."""
         while self._entries and self._entries[-1].kind in MARKERS:
-            if self._entries.pop().kind == Kind.START:
-                self._starts.pop()
+            entry = self._entries.pop()
+            self.answers[entry.kind, entry.name].remove(entry)
             self.seq -= 1
+        while self._acts and self._acts[-1][0] > self.seq:
+            self._acts.pop()
 
-    def take(self) -> tuple[Sequence[Entry], Sequence[Start]]:
+    def take(self) -> tuple[Sequence[Entry], Acts | None]:
         """What is drafted; it is on its way from now on."""
         entries: Sequence[Entry] = ()
-        starts: Sequence[Start] = ()
         if self._entries:
             entries, self._entries = self._entries, []
-        if self._starts:
-            starts, self._starts = self._starts, []
-        return entries, starts
+        if not self._acts:
+            return entries, None
+        performs, self._acts = self._acts, []
+        acts = Acts()
+        for _, perform in performs:
+            perform(acts)
+        return entries, acts

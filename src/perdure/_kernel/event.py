@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from perdure._model.journal import Kind
-from perdure._model.records import ExecutionId
+from perdure._model.records import ExecutionId, Letter, MailKind, read_message_name
 from perdure._model.status import Held
 from perdure._values.instant import Instant
 
@@ -18,6 +18,10 @@ class Origin(NamedTuple):
     began_at: Instant
     # Whether this is the first turn that anybody has ever run of it (R8a).
     unborn: bool
+    # What keys the life in the store. Another one than the seed, where it goes on with an earlier life's journal.
+    incarnation: bytes = b""
+    priority: int = 0
+    deadline: Instant | None = None
 
 
 class Event(NamedTuple):
@@ -42,3 +46,26 @@ class Trouble(NamedTuple):
 
     held: Held
     error: BaseException
+    # The cause, where it is encoded already: the exit that the body came to.
+    exit: bytes | None = None
+
+
+def event_of(letter: Letter) -> Event:
+    """The event that a letter is. Which step it answers, the kernel knows."""
+    kind, name, asked, attempt = Kind.DEFERRED, letter.name, b"", 0
+    match letter.kind:
+        case MailKind.MESSAGE:
+            name, message_id = read_message_name(letter.name)
+            kind, asked = Kind.MESSAGE, message_id.encode()
+        case MailKind.CHILD:
+            kind, name, asked = Kind.CHILD, "", letter.name.encode()
+        case MailKind.FREED:
+            child, _, number = letter.name.partition("/")
+            kind, name, asked, attempt = Kind.FREED, "", child.encode(), int(number)
+        case MailKind.INTERRUPT:
+            kind, name = Kind.INTERRUPT, "interrupt"
+        case MailKind.SKIP:
+            kind = Kind.SKIP
+        case _:
+            pass
+    return Event(kind, name, 1, attempt, asked, letter.exit, letter.at)

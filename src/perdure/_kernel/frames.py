@@ -9,7 +9,9 @@ step of one, in which a coroutine waits, as closed, and tells the generator noth
 import asyncio
 import gc
 import logging
+import os
 from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator
+from pathlib import Path
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
@@ -33,8 +35,8 @@ _CLOSABLE: tuple[type, ...] = (CoroutineType, GeneratorType)
 # What `async for`, `anext` and `aclose` await; the types have no public names.
 _GENERATOR_STEPS = ("async_generator_asend", "async_generator_athrow")
 
-# The folder of asyncio's own modules: where a body stands in them says nothing to its author.
-_ASYNCIO = asyncio.__file__.removesuffix("__init__.py")
+# The folders of asyncio's modules and of ours: where a body stands in them says nothing to its author.
+_NOT_THE_AUTHORS = (asyncio.__file__.removesuffix("__init__.py"), str(Path(__file__).parent.parent) + os.sep)
 
 
 def place_of(coroutine: object) -> str:
@@ -42,7 +44,7 @@ def place_of(coroutine: object) -> str:
     place = ""
     for each in _chain(coroutine):
         frame = _frame(each)
-        if frame is not None and not frame.f_code.co_filename.startswith(_ASYNCIO):
+        if frame is not None and not frame.f_code.co_filename.startswith(_NOT_THE_AUTHORS):
             place = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
     return place
 

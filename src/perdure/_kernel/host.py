@@ -6,20 +6,23 @@ outside; the host is what the body sees of that, and it is the clock of the body
 
 import asyncio
 import itertools
+from collections.abc import Callable
 from contextvars import Context
 from random import Random
 from typing import Any, Final, Literal
 
 from perdure._definitions import ambient
 from perdure._definitions.clock import IN_MEMORY_THRESHOLD_MS, TimerCall
-from perdure._definitions.host import Call
-from perdure._kernel.draft import Draft
+from perdure._definitions.host import Call, Finalizer
+from perdure._kernel.draft import Draft, Perform
+from perdure._kernel.ending import Stack
 from perdure._kernel.event import Origin
 from perdure._kernel.loop import SERIAL_SHIFT, KernelFuture, KernelLoop, KernelTask, KernelTimer
 from perdure._kernel.matching import Steps
 from perdure._model.journal import Entry, Kind
-from perdure._model.records import ExecutionId, Start
+from perdure._model.records import Acts, ExecutionId, Start
 from perdure._values.instant import Instant
+from perdure.errors import PayloadError, UsageError
 
 # Kernels of this process, counted round: past 2**63 Python folds the upper bits of a hash into the lower ones, and the
 # sets of a worker that has run eight million executions would have another order.
@@ -44,8 +47,8 @@ class BodyHost:
     """The `Host` of one body, and the `Timers` of its loop."""
 
     __slots__ = (
-        "_counts", "_draft", "_draws", "_draws_at", "_equals", "_number", "_origin", "_patches", "_steps",
-        "asked", "due", "loop", "main", "put_away", "replaying", "withdrawn",
+        "_counts", "_draft", "_draws", "_draws_at", "_equals", "_number", "_origin", "_patches", "_races", "_steps",
+        "asked", "due", "guarded", "loop", "main", "next", "outbox", "put_away", "replaying", "stack", "unread", "withdrawn",
     )  # fmt: skip
 
     # None: the body has been put away.
@@ -70,8 +73,20 @@ class BodyHost:
         # kept entries that a call has taken, each an event of its own. A replay answers what it asks for: nothing of
         # it is wanted until it has come to rest.
         self.asked: list[Call] = []
+        # Calls whose mail is to go out; always the same list, which the kernel's engine looks at as well.
+        self.outbox: list[Call] = []
         self.withdrawn: list[Call] = []
         self.due: list[tuple[Call, Entry]] = []
+        # Races that are not over, by name and number.
+        self._races: dict[tuple[str, int], asyncio.Future[bytes]] = {}
+        # What is to be done when the execution ends; made when something is.
+        self.stack: Stack | None = None
+        # Cancelled calls whose attempt is not cut in half (R27): they wait for its end all the same.
+        self.guarded: set[Call] = set()
+        # Why the body cannot read what is recorded; None: it could, so far.
+        self.unread: PayloadError | None = None
+        # The next life, where the body has asked to go on as new.
+        self.next: Start | None = None
 
     # Who and when --------------------------------------------------------------------------------
 
@@ -95,6 +110,26 @@ class BodyHost:
         """Whether the body has ended or is being put away."""
         # Tasks that are ready when the body ends still run in that turn, and what they ask for has no effect (R46).
         return self.put_away or (self.main is not None and self.main.done())
+
+    @property
+    def incarnation(self) -> bytes:
+        """What keys this life in the store."""
+        return self._origin.incarnation
+
+    @property
+    def priority(self) -> int:
+        """The execution's priority."""
+        return self._origin.priority
+
+    @property
+    def deadline(self) -> Instant | None:
+        """When the execution is interrupted."""
+        return self._origin.deadline
+
+    @property
+    def restarted(self) -> bool:
+        """Whether this is another life than the first."""
+        return self._origin.life > 1
 
     def now(self) -> Instant:
         """The time of the last fed entry (R38)."""
@@ -167,6 +202,83 @@ class BodyHost:
         if not self.closed:
             self._draft.start(start, max(1, self.occurrences(Kind.START, start.workflow)))
 
+    def continue_as(self, start: Start, /) -> None:
+        """End this life with what the body raises now, and begin the next one (R37).
+
+        Raises:
+            UsageError: Something stands on the stack, which the next life would know nothing of.
+        """
+        if self.has_to_undo:
+            raise UsageError(
+                "This body has registered finalizers or compensations, or a step that has one still runs; they end with "
+                "this life, and the next one would know nothing of them. Finish what they are for first, in a child execution for example."
+            )
+        self.next = start
+
+    # What it does to others, and shows -------------------------------------------------------------
+
+    def recorded(self, kind: Kind, name: str, make: Callable[[], bytes], /) -> bytes:
+        """What the journal remembers of the next occurrence of this name; if nothing, it is made and recorded."""
+        occurrence = self.occurrence(kind, name)
+        entry = self._draft.marked(kind, name, occurrence)
+        if entry is not None:
+            return entry.exit
+        made = make()
+        if not self.closed:
+            self._draft.mark(kind, name, occurrence, answer=made)
+        return made
+
+    def act(self, name: str, perform: Perform, /) -> None:
+        """Do something to others with this turn's commit, once (R42)."""
+        if not self.closed:
+            self._draft.act(name, self.occurrence(Kind.ACT, name), perform)
+
+    # Races and the stack ---------------------------------------------------------------------------
+
+    def race(self, name: str, number: int, /) -> asyncio.Future[bytes]:
+        """Have the exit of a race, as soon as it is decided or the journal says so (R21)."""
+        loop = self.loop
+        assert loop is not None
+        future = self._races[name, number] = loop.create_future()
+        return future
+
+    def decide(self, name: str, number: int, exit: bytes, /) -> None:
+        """A race is over: its exit is recorded with this turn (R21)."""
+        future = self._races.pop((name, number), None)
+        if future is None or future.done() or self.closed:
+            return
+        entry = self._draft.marked(Kind.RACE, name, number)
+        if entry is None:
+            entry = self._draft.mark(Kind.RACE, name, number, answer=exit)
+        future.set_result(entry.exit)
+
+    def unreadable(self, error: PayloadError, /) -> "asyncio.Future[Any]":
+        """What is recorded cannot be read: it is held before anything more is given out (R40); gives what never ends."""
+        loop = self.loop
+        assert loop is not None
+        if self.unread is None:
+            self.unread = error
+        return loop.create_future()
+
+    def defer(self, finalizer: Finalizer, place: int | None = None, /) -> None:
+        """Put a finalizer or a compensation on the stack (R27)."""
+        if not self.put_away:
+            self._stack().push(finalizer, place)
+
+    def place(self) -> int:
+        """Take a place on the stack."""
+        return self._stack().place()
+
+    @property
+    def has_to_undo(self) -> bool:
+        """Whether something stands on the stack, or may come to: a step runs that is not cut in half (R27)."""
+        return bool(self.stack) or any(call.guard is not None for call in self._steps.waiting.values())
+
+    def _stack(self) -> Stack:
+        if self.stack is None:
+            self.stack = Stack()
+        return self.stack
+
     # Steps ---------------------------------------------------------------------------------------
 
     def ask(self, call: Call, /) -> asyncio.Future[Any]:
@@ -183,14 +295,48 @@ class BodyHost:
         call.future = future
         call.asked_at = self._draft.now
         future.call = call
-        if call.kind is _TIMER:
+        kind = call.kind
+        if kind is _ACTIVITY:
+            if not self.replaying:
+                self.asked.append(call)
+        elif kind is _TIMER:
             self._recall_due(call)
-        elif not self.replaying:
-            self.asked.append(call)
+        elif kind is Kind.SENT:
+            if not self.replaying:
+                self.outbox.append(call)
+        elif self._find(call):
+            return future
         self._steps.add(call)
         if self._steps.kept:
             self.take_kept(call)
         return future
+
+    def _find(self, call: Call) -> bool:
+        """Look whether what a call waits for has come already; if so it is given to it as an event of its own."""
+        entry = self._steps.take_message(call.name) if call.kind is Kind.MESSAGE else self._steps.shared(call)
+        if entry is not None:
+            self._steps.add(call)
+            self.due.append((call, entry))
+            return True
+        if call.kind is Kind.CHILD:
+            self._join(call)
+        return False
+
+    def _join(self, call: Call) -> None:
+        """Have a child started, or joined; once, whoever else in this body waits for it, until all of them have left it."""
+        start = call.start
+        assert start is not None
+        self._steps.leaving.pop(call.input, None)
+
+        times_left = self._times_left(start.execution_id)
+
+        def perform(acts: Acts) -> None:
+            (acts.rejoins if times_left else acts.children).append(start)
+
+        self._draft.act(f"child:{start.execution_id}", times_left + 1, perform)
+
+    def _times_left(self, child_id: ExecutionId) -> int:
+        return self.occurrences(Kind.ACT, f"leave:{child_id}")
 
     def unanswered(self, kind: Kind, name: str, /) -> bool:
         """Whether a call of this kind and name waits (R8)."""
@@ -198,9 +344,39 @@ class BodyHost:
 
     def withdraw(self, call: Call, /) -> None:
         """The body does not wait for this call any more."""
-        self._steps.drop(call)
-        if call.kind is Kind.ACTIVITY and not self.put_away:
+        if self.put_away:
+            self._steps.drop(call)
+        elif call.kind is Kind.ACTIVITY:
+            if call.guard is not None and not self._is_delayed(call) and self._steps.waits(call):
+                # Its attempt is not cut in half; what the body is told of its end is that it was cancelled (R27).
+                self.guarded.add(call)
+                return
+            self._steps.drop(call)
             self.withdrawn.append(call)
+        else:
+            waited = self._steps.waits(call)
+            self._steps.drop(call)
+            # Not one whose end is known, and was on its way to this call: of it nothing more is heard.
+            ends_unknown = call.kind is Kind.CHILD and waited and self._steps.shared(call) is None
+            if ends_unknown and self._steps.child(call.input) is None:
+                self._leave(call)
+
+    def _is_delayed(self, call: Call) -> bool:
+        """Whether it is between two attempts; told from the journal alone, so that a replay says the same."""
+        return call.attempt > 1 and call.due_at is not None and call.due_at > self._draft.now
+
+    def _leave(self, call: Call) -> None:
+        """Give up a child that nobody here waits for any more: if it is this execution's own, it is interrupted (R31)."""
+        child_id = call.input.decode()
+        if self._draft.marked(Kind.ACT, f"child:{child_id}", self._times_left(child_id) + 1) is None:
+            return
+        self._steps.leaving[call.input] = call
+
+        def perform(acts: Acts) -> None:
+            acts.rejoins[:] = [start for start in acts.rejoins if start.execution_id != child_id]
+            acts.leaves.append(child_id)
+
+        self._draft.act(f"leave:{child_id}", self.occurrence(Kind.ACT, f"leave:{child_id}"), perform)
 
     def let_go(self) -> None:
         """The body has been put away: nobody is told anything any more.
@@ -210,7 +386,12 @@ class BodyHost:
         """
         self.loop = self.main = None
         self.asked.clear()
+        self.outbox.clear()
         self.due.clear()
+        self._races.clear()
+        self.guarded.clear()
+        if self.stack is not None:
+            self.stack.clear()
 
     def _never(self, call: Call) -> asyncio.Future[Any]:
         """What a call of a body that was put away waits for: what the collector closes later gets no answer either."""

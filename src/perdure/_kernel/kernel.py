@@ -17,19 +17,25 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
 from typing import Any, Final
 
+from pydantic_core import from_json, to_json
+
 from perdure._definitions.clock import TimerCall
 from perdure._definitions.host import Call
 from perdure._kernel.divergence import divergence_error
 from perdure._kernel.draft import Draft
-from perdure._kernel.event import Event, Origin, Trouble
+from perdure._kernel.ending import Ending, Judge, plain_ending
+from perdure._kernel.event import Event, Origin, Trouble, event_of
+from perdure._kernel.finish import Finish
 from perdure._kernel.host import BodyHost, LoopTimer
 from perdure._kernel.loop import KernelFuture, KernelLoop, KernelTask, Spinning
-from perdure._kernel.matching import Steps
-from perdure._model.journal import MARKERS, Entry, Kind
-from perdure._model.records import Start
+from perdure._kernel.matching import SHARED, Steps
+from perdure._model.journal import ANSWERS, MARKERS, WITHOUT_COMPENSATIONS, Entry, Kind
+from perdure._model.records import Acts, Letter, message_name
 from perdure._model.status import Held
+from perdure._values.cause import Cause
+from perdure._values.exit import Failure, Success
 from perdure._values.exit_codec import is_success, retry_at
-from perdure._values.instant import Instant
+from perdure._values.instant import UNTIL_RESUMED, Instant
 from perdure.errors import Defect, PayloadError
 
 # Callbacks in one turn. A body that needs more is not working, it is spinning; a `gather` of
@@ -40,6 +46,11 @@ TURN_BUDGET = 1_000_000
 _TIMER: Final = Kind.TIMER
 _ACTIVITY: Final = Kind.ACTIVITY
 
+# Trouble that a turn does not come to rest with: nobody knows what it would have come to.
+_UNFINISHED: Final = frozenset({Held.DIVERGENCE, Held.UNREADABLE, Held.SPINNING})
+
+_NONE: Final = frozenset[int]()
+
 logger = logging.getLogger("perdure")
 
 MakeBody = Callable[[], Coroutine[Any, Any, Any]]
@@ -48,17 +59,37 @@ MakeBody = Callable[[], Coroutine[Any, Any, Any]]
 class Kernel:
     """One execution in memory."""
 
-    __slots__ = ("_budget", "_draft", "_host", "_loop", "_main", "_origin", "steps", "trouble")
+    __slots__ = (
+        "_budget", "_draft", "_finish", "_held_with", "_host", "_loop", "_main", "_origin", "_read", "_void", "ended",
+        "failing", "outbox", "steps", "trouble",
+    )  # fmt: skip
 
-    def __init__(self, origin: Origin, history: Sequence[Entry] = (), budget: int = TURN_BUDGET) -> None:
+    def __init__(
+        self, origin: Origin, history: Sequence[Entry] = (), budget: int | None = None, judge: Judge = plain_ending
+    ) -> None:
         self._origin = origin
-        self._budget = budget
+        self._budget = budget = budget or TURN_BUDGET
         self._draft = Draft(origin.began_at, history)
         self.steps = Steps()
         self._host = BodyHost(origin, self._draft, self.steps)
         self._loop = self._host.loop = KernelLoop(self._host, budget)
+        # Calls whose mail is to go out with the next commit.
+        self.outbox = self._host.outbox
         # The body's task; None before the body has begun.
         self._main: KernelTask | None = None
+        self._finish = Finish(origin.execution_id, self._host, self._loop, self.steps, self._draft, judge=judge)
+        # Recorded failures that count no more.
+        held = self._draft.answers.get((Kind.HELD, "held"))
+        self._void = _NONE if held is None else frozenset(seq for entry in held for seq in from_json(entry.input))
+        # Failed calls that hold the execution until somebody resumes it, each with its failure (R36).
+        self.failing: dict[Call, bytes] = {}
+        # What such calls held it with last, and which they were.
+        self._held_with: tuple[bytes, dict[Call, bytes]] = b"", {}
+        # Letters that have been fed, by kind and what tells them apart.
+        letters = self._draft.letters
+        self._read = {(entry.kind, _told_apart(entry)) for entry in letters} if letters else set[tuple[str, str]]()
+        # Whether all is done: the body, what it left behind, and what stood on its stack. Asked for at every step.
+        self.ended = False
         # Not None: it will not go on; the engine holds the execution and closes the kernel.
         self.trouble: Trouble | None = None
 
@@ -75,23 +106,52 @@ class Kernel:
             self.trouble = Trouble(Held.UNREADABLE, error)
             return
         with self._loop.scheduling():
-            self._main = self._host.main = self._loop.create_task(coroutine, context=context)
+            self._main = self._host.main = self._finish.main = self._loop.create_task(coroutine, context=context)
         outside = self._loop.enter()
         try:
             self._settle()
             for entry in history:
-                if entry.kind not in MARKERS and self.trouble is None and not self._host.put_away:
+                if self.trouble is not None or self.ended:
+                    break
+                if entry.kind in ANSWERS and entry.seq not in self._void:
                     self._feed(entry, self.steps.taker(entry))
+                else:
+                    self._feed_again(entry)
         finally:
             self._loop.leave(outside)
         self._host.replaying = False
         self._host.asked = self.activities()
+        self.outbox[:] = [call for call in self.steps.waiting.values() if call.kind is Kind.SENT]
         self._come_to_rest()
         if self.steps.kept and self.trouble is None:
             names = ", ".join(f"{entry.kind} {entry.name!r}" for entry in self.steps.kept)
             logger.info(
                 "%s %s: recorded, but no longer asked for: %s", self._origin.workflow, self._origin.execution_id, names
             )
+
+    def _feed_again(self, entry: Entry) -> None:
+        """Feed an entry that is no answer to one call."""
+        if entry.kind not in MARKERS:
+            if entry.seq in self._void:
+                self._draft.fed(entry)
+                call = self.steps.taker(entry)
+                if call is not None:
+                    self._ask_again(call, entry, entry.at)
+            else:
+                self._feed_letter(entry)
+        elif entry.kind == Kind.RACE:
+            # Today's code has not ended this race by now, and then did; it ends as it did (R21).
+            with self._loop.scheduling():
+                self._host.decide(entry.name, entry.occurrence, entry.exit)
+            self._settle()
+        elif entry.name == WITHOUT_COMPENSATIONS:
+            if self._host.stack is not None:
+                self._host.stack.forget_compensations()
+        elif entry.kind == Kind.HELD:
+            # Somebody has resumed it since, or interrupted it: what failed is due.
+            for call in self.failing:
+                call.due_at = entry.at
+            self._held_with, self.failing = (entry.exit, self.failing), {}
 
     def deliver(self, event: Event) -> bool:
         """Feed what has just happened. False: nobody waits for it (any more), and it is not recorded."""
@@ -109,6 +169,113 @@ class Kernel:
             self._loop.leave(outside)
         self._come_to_rest()
         return True
+
+    def read(self, letter: Letter) -> bool:
+        """Feed mail. False: it means nothing to the body (any more), or was fed before, and is not recorded."""
+        event = event_of(letter)
+        if self._host.put_away or not self._lifts(event):
+            return False
+        told = (event.kind, _told_apart(event))
+        if told in self._read:
+            return False
+        self._read.add(told)
+        event = self._addressed(event)
+        if event is None:
+            return False
+        entry = self._draft.next_entry(event)
+        self._draft.write(entry)
+        outside = self._loop.enter()
+        try:
+            self._feed_letter(entry)
+        finally:
+            self._loop.leave(outside)
+        self._come_to_rest()
+        return True
+
+    def has_read(self, letter: Letter) -> bool:
+        """Whether this letter has been fed, now or before."""
+        event = event_of(letter)
+        return (event.kind, _told_apart(event)) in self._read
+
+    def _lifts(self, event: Event) -> bool:
+        """Whether nothing holds the execution, or this is what somebody has decided about it (R28, R36)."""
+        if self.trouble is None:
+            return True
+        lifts = (self.trouble.held is Held.COMPENSATION and event.kind is Kind.SKIP) or (
+            event.kind is Kind.INTERRUPT and self._finish.may_be_interrupted
+        )
+        if lifts and self.trouble.held not in _UNFINISHED:
+            self.trouble = None
+            return True
+        return False
+
+    def _addressed(self, event: Event) -> Event | None:
+        """Mail with the step that it is for; None: for none."""
+        match event.kind:
+            case Kind.CHILD:
+                asked = self.steps.children.get(event.input)
+                return None if asked is None else event._replace(name=asked[0], occurrence=asked[1])
+            case Kind.FREED:
+                call = self.steps.leaving.get(event.input)
+                return None if call is None else event._replace(name=call.name)
+            case Kind.MESSAGE:
+                return event._replace(occurrence=self._host.occurrence(Kind.MESSAGE, event.name))
+            case Kind.INTERRUPT:
+                return event if self._finish.may_be_interrupted else None
+            case Kind.SKIP:
+                return event if self._finish.unwinds else None
+            case _:
+                return event
+
+    def _feed_letter(self, entry: Entry) -> None:
+        """Feed what came from outside and is no answer to one call."""
+        self._draft.fed(entry)
+        match entry.kind:
+            case Kind.DEFERRED:
+                self._share(entry)
+            case Kind.CHILD:
+                if entry.input not in self.steps.children:
+                    self.steps.keep(entry)
+                else:
+                    self._share(entry)
+                    self.steps.leaving.pop(entry.input, None)
+            case Kind.FREED:
+                self.steps.leaving.pop(entry.input, None)
+            case Kind.MESSAGE:
+                call = self.steps.receiver(entry)
+                if call is None:
+                    self.steps.store_message(entry)
+                else:
+                    self._answer(call, entry)
+            case Kind.INTERRUPT:
+                self._give_up_failed(entry.exit)
+                self._finish.interrupt(entry.exit)
+            case Kind.SKIP:
+                self._finish.skip()
+            case _:
+                self.steps.keep(entry)
+        self._settle()
+
+    def _give_up_failed(self, exit: bytes) -> None:
+        """Interrupted with what held it, so nobody has resumed it: steps that failed are not done again (R29, R36).
+
+        A guard would have the kernel wait for an attempt that does not run, and so have it made.
+        """
+        held_with, failed = self._held_with
+        if exit != held_with:
+            return
+        for call, failure in failed.items():
+            guard, call.guard = call.guard, None
+            if guard is None:
+                continue
+            try:
+                guard(Failure(call.decode_failure(failure)))
+            except PayloadError as error:
+                self._give_up_reading(call, error)
+
+    def _share(self, entry: Entry) -> None:
+        for call in self.steps.share(entry):
+            self._answer(call, entry)
 
     def _is_orphan(self, event: Event) -> bool:
         """Whether a result was asked for, never taken back, and is waited for by nobody.
@@ -135,21 +302,35 @@ class Kernel:
         due, main = self._host.due, self._main
         try:
             self._loop.run()
-            while due and self.trouble is None:
-                self._feed_kept(*due.pop(0))
-                self._loop.run()
+            if due:
+                self._run_due()
             if main is not None and main.done():
-                self._finish()
+                while self.trouble is None and self._finish.further():
+                    self._loop.run()
+                    self._run_due()
+                if self._finish.over:
+                    self.ended = True
+                    self._put_away()
         except Spinning:
             self.trouble = Trouble(Held.SPINNING, Defect("Spinning", _spinning(self._origin.workflow, self._budget)))
+            if main is not None and main.done():
+                self.close()  # what was left behind spins, and no turn comes that would find it
+
+    def _run_due(self) -> None:
+        due = self._host.due
+        while due and self.trouble is None:
+            self._feed_kept(*due.pop(0))
+            self._loop.run()
 
     def _feed_kept(self, call: Call, entry: Entry) -> None:
         """Give a call the kept entry that it has taken."""
+        if entry.kind == Kind.CHILD and self.steps.shared(call) is not entry:
+            # Kept from before anybody asked for that child (changed code); from now on it is everybody's who does.
+            self._share(entry)
+            return
         if not self.steps.waits(call):
-            # Withdrawn in the same turn. The record is there for whoever asks the same, now or later.
-            other = self.steps.taker(entry)
+            other = self._give_back(entry)
             if other is None:
-                self.steps.keep(entry)
                 return
             call = other
         # Neither time nor seq goes back, so the draws go on counting in this turn (R38, R39).
@@ -161,15 +342,35 @@ class Kernel:
                 self._host.asked.remove(call)
             self._host.take_kept(call)
 
+    def _give_back(self, entry: Entry) -> Call | None:
+        """The call that took this entry was withdrawn in the same turn: who has it instead; None: whoever asks next."""
+        if entry.kind in SHARED:
+            # It has never left its place. Kept for itself as well, one child's end would contradict the wait for another.
+            return None
+        if entry.kind == Kind.MESSAGE:
+            # To its place among the others, not behind them (R48).
+            other = self.steps.receiver(entry)
+            if other is None:
+                self.steps.store_message(entry)
+            return other
+        other = self.steps.taker(entry)
+        if other is None:
+            self.steps.keep(entry)
+        return other
+
     def _come_to_rest(self) -> None:
         """What was fed has been answered as far as it goes: do code and journal still tell one story (R8)?"""
-        if self.steps.kept and self.trouble is None and not self._host.put_away:
+        if self._host.unread is not None and self.trouble is None and not self.ended:
+            self.trouble = Trouble(Held.UNREADABLE, self._host.unread)
+        if self.steps.kept and self.trouble is None and not self.ended:
             found = self.steps.divergence()
             if found is not None:
                 call, entry = found
                 place = self._loop.place_of(call.future) if call.future is not None else ""
                 self.trouble = Trouble(Held.DIVERGENCE, divergence_error(self._origin.workflow, call, entry, place))
-        if self.trouble is not None:
+        if self.trouble is None and self._main is not None and self._main.done():
+            self.trouble = self._finish.trouble()
+        if self.trouble is not None and self.trouble.held in _UNFINISHED:
             # The turn is run again when the execution is resumed.
             self._draft.retract_markers()
 
@@ -190,7 +391,7 @@ class Kernel:
         elif (again_at := retry_at(entry.exit)) is not None:
             self._ask_again(call, entry, again_at)
         else:
-            self._fail(call, entry.exit)
+            self._fail(call, entry)
 
     def _fire(self, call: Call) -> None:
         if isinstance(call, LoopTimer):
@@ -201,6 +402,12 @@ class Kernel:
 
     def _ask_again(self, call: Call, entry: Entry, again_at: Instant) -> None:
         """An attempt has failed, and the record says when the next one is due (R11)."""
+        if call in self._host.guarded:
+            # Cancelled while this attempt ran: there is no other one (R27).
+            self._fail(call, entry)
+            return
+        if again_at == UNTIL_RESUMED:
+            self.failing[call] = entry.exit
         call.attempt = entry.attempt + 1
         call.due_at = again_at
         if _was_interrupted(entry.exit):
@@ -213,6 +420,10 @@ class Kernel:
     def _resolve(self, call: Call, value: Any, error: BaseException | None = None) -> None:
         """Give a call what its future has been waiting for."""
         self.steps.drop(call)
+        if call.guard is not None and call in self._host.guarded:
+            self._host.guarded.discard(call)
+            call.guard(Success(value) if error is None else Failure(Cause.from_exception(error)))
+            return
         future = call.future
         assert type(future) is KernelFuture
         # The call knows its future; back again would be a ring, and what a step leaves the collector's work.
@@ -228,13 +439,15 @@ class Kernel:
         finally:
             loop.turning = False
 
-    def _fail(self, call: Call, exit: bytes) -> None:
+    def _fail(self, call: Call, entry: Entry) -> None:
         try:
-            cause = call.decode_failure(exit)
+            cause = call.decode_failure(entry.exit)
         except PayloadError as error:
             self._give_up_reading(call, error)
         else:
-            self._resolve(call, None, cause.to_exception())
+            raised = cause.to_exception()
+            self._finish.note_failure(entry.seq, raised)
+            self._resolve(call, None, raised)
 
     def _give_up_reading(self, call: Call, error: PayloadError) -> None:
         error.add_note(f"It is the recorded result of {call.kind} {call.name!r}, occurrence {call.occurrence}.")
@@ -245,19 +458,10 @@ class Kernel:
     def close(self) -> None:
         """Put the body away without an end: eviction, a lost fence, a stop (R6). Nothing of it acts."""
         if not self._host.put_away:
-            self._host.put_away = True
             self._put_away()
 
-    def _finish(self) -> None:
-        """The body has ended: what it left behind is cancelled and has no effect any more (R46)."""
-        self._host.put_away = True
-        try:
-            if self._loop.cancel_tasks():
-                self._loop.run()
-        finally:
-            self._put_away()  # also when what was left behind spins: no frame stays open
-
     def _put_away(self) -> None:
+        self._host.put_away = True
         self._loop.close_frames(f"{self._origin.workflow} {self._origin.execution_id}")
         self.steps.clear()
         self._host.let_go()
@@ -265,9 +469,23 @@ class Kernel:
     # What the engine reads and notes ---------------------------------------------------------------
 
     @property
-    def ended(self) -> bool:
-        """Whether the body has returned or raised."""
-        return self._main is not None and self._main.done()
+    def ending(self) -> Ending | None:
+        """What the body has come to, once it has ended."""
+        return self._finish.ending
+
+    @property
+    def continues(self) -> bool:
+        """Whether it has ended this life only, and goes on as new (R37)."""
+        return self.ended and self._finish.ending is None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether an interrupt has reached the body."""
+        return self._finish.interrupted is not None
+
+    def compensations(self) -> list[str]:
+        """What stands on the stack to be undone, the next one first."""
+        return [] if self._host.stack is None else list(self._host.stack.compensations())
 
     def failure(self) -> BaseException | None:
         """What the body raised; None, if it has returned.
@@ -301,6 +519,12 @@ class Kernel:
             return asked if self.steps.waits(asked[0]) else ()
         return [call for call in asked if self.steps.waits(call)]
 
+    def take_outbox(self) -> list[Call]:
+        """Calls whose mail is to go out: new since this was last asked, and still wanted."""
+        sent = [call for call in self.outbox if self.steps.waits(call)]
+        self.outbox.clear()
+        return sent
+
     def take_withdrawn(self) -> Sequence[Call]:
         """Calls that the body does not want any more; their running attempts are cancelled."""
         withdrawn = self._host.withdrawn
@@ -309,7 +533,7 @@ class Kernel:
         self._host.withdrawn = []
         return withdrawn
 
-    def take_written(self) -> tuple[Sequence[Entry], Sequence[Start]]:
+    def take_written(self) -> tuple[Sequence[Entry], Acts | None]:
         """What the turns since the last call want to have written."""
         return self._draft.take()
 
@@ -329,6 +553,19 @@ class Kernel:
         """The execution is about to be suspended: what must not change meanwhile is recorded (R16)."""
         self._host.record_due_times()
 
+    def ask_children_again(self) -> None:
+        """Say once more whom it waits for: its journal is another life's, and who waits was written down for that."""
+        for call in self.steps.waiting.values():
+            if (start := call.start) is not None:
+                self._draft.do(lambda acts, start=start: acts.children.append(start))
+
+    def note_held(self, exit: bytes = b"") -> None:
+        """Have the journal remember that it is held: what failed counts no more when somebody resumes it (R28, R36).
+
+        With the failure of its steps that holds it, by which an interrupt is known that finds it held.
+        """
+        self._draft.mark(Kind.HELD, "held", 1, asked=to_json(self._finish.voids), answer=exit)
+
     def note_begun(self, call: Call) -> None:
         """Have the journal remember that an at-most-once attempt is about to begin (R50)."""
         self._draft.mark(Kind.ATTEMPT_BEGUN, call.name, call.occurrence, asked=call.input, attempt=call.attempt)
@@ -342,6 +579,19 @@ class Kernel:
             for name in (call.name, *call.formerly)
             for entry in self._draft.answers.get((Kind.ATTEMPT_BEGUN, name), ())
         )
+
+
+def _told_apart(step: Event | Entry) -> str:
+    """What tells a letter apart from the others of its kind."""
+    match step.kind:
+        case Kind.MESSAGE:
+            return message_name(step.name, step.input.decode())
+        case Kind.CHILD:
+            return step.input.decode()
+        case Kind.FREED:
+            return f"{step.input.decode()}/{step.attempt}"
+        case _:
+            return step.name
 
 
 def _was_interrupted(exit: bytes) -> bool:

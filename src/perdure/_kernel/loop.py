@@ -241,7 +241,10 @@ class KernelLoop(asyncio.AbstractEventLoop):
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """A durable timer named `sleep:<seconds>`; nothing is recorded for no delay."""
-        return self._timer(f"sleep:{_seconds(delay)}", delay, callback, args, context)
+        # The end of an `asyncio.wait`, and up to Python 3.11 of a `wait_for`, which is a `timeout` from then on: under one
+        # name, a journal that the old Python wrote is the new one's as well.
+        kind = "timeout" if callback is _RELEASE_WAITER else "sleep"
+        return self._timer(f"{kind}:{_seconds(delay)}", delay, callback, args, context)
 
     def call_at(
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
@@ -450,6 +453,9 @@ def _as_completed_codes() -> frozenset[CodeType]:
         waiting.extend(const for const in code.co_consts if isinstance(const, CodeType))
     return frozenset(found)
 
+
+# What ends asyncio's own waits after a time.
+_RELEASE_WAITER = getattr(asyncio.tasks, "_release_waiter", None)
 
 _AS_COMPLETED = _as_completed_codes()
 

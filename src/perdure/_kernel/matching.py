@@ -10,6 +10,7 @@ is ready and nothing is left to feed, is a divergence: code and journal no longe
 """
 
 from bisect import insort
+from collections import deque
 from typing import Final
 
 from perdure._definitions.host import Call
@@ -20,11 +21,14 @@ Place = tuple[str, str, int]  # kind, name, occurrence
 # Looked up in the class, a member of an enumeration costs as much as a call.
 _TIMER: Final = Kind.TIMER
 
+# What everybody gets who asks for it.
+SHARED: Final = frozenset({Kind.DEFERRED, Kind.CHILD})
+
 
 class Steps:
     """The calls of one body that wait for their result, and the results that wait for their call."""
 
-    __slots__ = ("kept", "timers", "waiting")
+    __slots__ = ("_messages", "_sharers", "_untaken", "_values", "children", "kept", "leaving", "timers", "waiting")
 
     def __init__(self) -> None:
         # In the order in which they were asked for.
@@ -33,6 +37,19 @@ class Steps:
         self.timers: dict[Place, Call] = {}
         # Entries that were fed and that nobody has asked for yet, in the journal's order.
         self.kept: list[Entry] = []
+        # What every call of its kind gets that asks for it, now or later: deferreds by name, children by id (R18).
+        self._values: dict[tuple[str, str | bytes], Entry] = {}
+        # Those of them that nobody has asked for so far.
+        self._untaken: dict[tuple[str, str | bytes], Entry] = {}
+        # Calls that wait for such a value.
+        self._sharers: dict[tuple[str, str | bytes], list[Call]] = {}
+        # Messages that nobody has received yet, by channel (R48).
+        self._messages: dict[str, deque[Entry]] = {}
+        # Children whose await was cancelled, by id: they have been interrupted, and have not ended yet (R31).
+        self.leaving: dict[bytes, Call] = {}
+        # Children that were ever asked for, by id: workflow and occurrence of the call. The end of one that was left is
+        # kept for whoever asks for it again: its letter comes once.
+        self.children: dict[bytes, tuple[str, int]] = {}
 
     def add(self, call: Call) -> None:
         """A call waits from now on."""
@@ -40,6 +57,10 @@ class Steps:
         self.waiting[place] = call
         if call.kind is _TIMER:
             self.timers[place] = call
+        elif call.kind in SHARED:
+            self._sharers.setdefault(_value_key(call), []).append(call)
+            if call.kind is Kind.CHILD:
+                self.children.setdefault(call.input, (call.name, call.occurrence))
 
     def drop(self, call: Call) -> None:
         """A call has its result, or is not wanted any more."""
@@ -48,6 +69,8 @@ class Steps:
             del self.waiting[place]
             if call.kind is _TIMER:
                 del self.timers[place]
+            elif call.kind in SHARED:
+                self._unshare(call)
 
     def waits(self, call: Call) -> bool:
         """Whether a call has no result yet and is still wanted."""
@@ -61,6 +84,57 @@ class Steps:
         """Nobody waits any more."""
         self.waiting.clear()
         self.timers.clear()
+        self.leaving.clear()
+        self._sharers.clear()
+
+    def share(self, entry: Entry) -> list[Call]:
+        """Let everybody have a value who asks for it; the calls that wait for it now, in the order of their asking."""
+        key = _value_key(entry)
+        self._values[key] = entry
+        sharers = list(self._sharers.get(key, ()))
+        if not sharers:
+            self._untaken[key] = entry
+        return sharers
+
+    def shared(self, call: Call) -> Entry | None:
+        """The value that is there for a call already."""
+        if call.kind not in SHARED:
+            return None
+        self._untaken.pop(_value_key(call), None)
+        return self._values.get(_value_key(call))
+
+    def child(self, child_id: bytes) -> Call | None:
+        """A call that waits for this child, or has left it."""
+        waiting = self._sharers.get((Kind.CHILD, child_id))
+        return waiting[0] if waiting else self.leaving.get(child_id)
+
+    def _unshare(self, call: Call) -> None:
+        sharers = self._sharers[_value_key(call)]
+        sharers.remove(call)
+        if not sharers:
+            del self._sharers[_value_key(call)]
+
+    def receiver(self, entry: Entry) -> Call | None:
+        """The call that has waited longest for a message of this channel."""
+        for call in self.waiting.values():
+            if call.kind is Kind.MESSAGE and call.name == entry.name:
+                return call
+        return None
+
+    def store_message(self, entry: Entry) -> None:
+        """Nobody waits for this message; the next who does takes it, in the journal's order."""
+        insort(self._messages.setdefault(entry.name, deque()), entry, key=_seq)
+
+    def take_message(self, channel: str) -> Entry | None:
+        """The oldest message of a channel that nobody has received."""
+        waiting = self._messages.get(channel)
+        return waiting.popleft() if waiting else None
+
+    def untaken(self) -> list[Entry]:
+        """The messages and completions that came and that nobody has taken, in the journal's order."""
+        messages = (entry for waiting in self._messages.values() for entry in waiting)
+        completions = (entry for entry in self._untaken.values() if entry.kind == Kind.DEFERRED)
+        return sorted([*messages, *completions], key=_seq)
 
     def taker(self, entry: Entry) -> Call | None:
         """The waiting call that a recorded entry answers."""
@@ -106,6 +180,10 @@ class Steps:
                 if call.input_decides and _same_name(call, entry):
                     return call, entry
         return None
+
+
+def _value_key(step: Call | Entry) -> tuple[str, str | bytes]:
+    return step.kind, step.input if step.kind == Kind.CHILD else step.name
 
 
 def _seq(entry: Entry) -> int:

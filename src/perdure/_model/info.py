@@ -1,5 +1,6 @@
 """What is told of an execution to those who look: values for people, no encoded bytes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -12,11 +13,16 @@ from perdure._values.exit import Exit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """Something that a suspended execution waits for."""
+    """Something that an execution waits for."""
 
+    # "activity", "timer", "deferred", "child", "message": of which the name is the activity's, the timer's, the
+    # deferred's, the child's workflow's, the channel's.
     kind: str
     name: str
+    # When a timer fires, or an activity is tried again; None: nobody knows when it comes.
     due_at: datetime | None = None
+    # The child that is waited for.
+    execution_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +53,32 @@ class ExecutionInfo:
     held: Held | None
     # The cause of being held.
     cause: Cause | None
+    # Why an attempt of an activity failed last, and which attempt that was, from 1; None and 0: none has lately.
+    # Told by `describe` only, as are `published` and `progress`.
+    last_error: Cause | None = None
+    attempts: int = 0
+    # The activity of that attempt.
+    failed_step: str | None = None
     # How it ended; None while it has not. Success as plain JSON, since the workflow's types may not be here.
     exit: Exit[Any] | None
+    # What it waits for; of one that runs, as its worker knows it, so told by that worker only.
     waits: tuple[Wait, ...] = ()
+    # What is to be undone if it fails now, the next one first.
+    compensations: tuple[str, ...] = ()
     # When it wakes by itself; None: it does not, or is awake.
     wake_at: datetime | None = None
     priority: int = 0
     attributes: Attributes = field(default_factory=dict[str, str | int | float | bool])
     payload: Any = None
+    # What its body has published by name, as plain JSON; `progress` is the one of that name.
+    published: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    progress: Any = None
+    # The execution that has started it as its child.
+    parent: str | None = None
+    # When it is interrupted, unless it has ended by then.
+    deadline: datetime | None = None
+    # When somebody, or its deadline, has asked it to end; None: nobody lately. Told by `describe` only.
+    interrupted_at: datetime | None = None
     version: str | None = None
     # The worker that runs it.
     worker: str | None = None
@@ -66,6 +90,8 @@ class ExecutionInfo:
     # When its status last changed.
     changed_at: datetime
     finished_at: datetime | None
+    # Columns of its row that cannot be read: the file is damaged. What they say is left out above.
+    damaged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,14 +17,34 @@ class Kind(StrEnum):
     # Events: one turn of the kernel each.
     ACTIVITY = "activity"  # the exit of one attempt
     TIMER = "timer"  # a timer has fired
+    DEFERRED = "deferred"  # a deferred was completed; it may be awaited later, and more than once
+    MESSAGE = "message"  # a message came to a channel; the input is its id
+    CHILD = "child"  # a child has ended; the input is its id
+    FREED = "freed"  # a child that was left need not be waited for; the input is its id
+    INTERRUPT = "interrupt"  # asked to end; the exit with which it ends if it lets it
+    SKIP = "skip"  # the compensation that held it is passed over
+    SENT = "sent"  # mail to another execution has its receipt
     # Markers: answers that a later replay must give again.
     ATTEMPT_BEGUN = "begun"  # an at-most-once attempt is about to begin (R50)
     TIMER_SET = "set"  # the due time of a long timer (R16)
     PATCH = "patch"  # `patched(name)` was True (R8a)
     START = "start"  # a detached execution was started (R42)
+    RACE = "race"  # the exit of a race (R21)
+    TOKEN = "token"  # noqa: S105 - a token was given out (R19); this is none
+    ACT = "act"  # something was done to others, or shown: `into:…`, `publish:…`, `attributes`, `interrupt`, `resume`
+    # It was held; the input names the failed entries that count no more when it is resumed, the exit is what failed
+    # steps held it with.
+    HELD = "held"
 
 
-MARKERS = frozenset({Kind.ATTEMPT_BEGUN, Kind.TIMER_SET, Kind.PATCH, Kind.START})
+MARKERS = frozenset(
+    {Kind.ATTEMPT_BEGUN, Kind.TIMER_SET, Kind.PATCH, Kind.START, Kind.RACE, Kind.TOKEN, Kind.ACT, Kind.HELD}
+)
+# The name of an ACT behind the entries that a fork has copied: what stands on the stack by then is not its to undo (R49).
+WITHOUT_COMPENSATIONS = "fork:without compensations"
+
+# Events that answer one call each; all other events are mail that was read.
+ANSWERS = frozenset({Kind.ACTIVITY, Kind.TIMER, Kind.SENT})
 
 
 class Entry(NamedTuple):

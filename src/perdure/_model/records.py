@@ -1,9 +1,11 @@
 """What passes through the store's port: starts, commits and their answers, and what is read back."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from perdure._model.journal import Entry
 from perdure._model.status import Held, Status
@@ -13,6 +15,9 @@ ExecutionId = str  # 32 lower-case hex digits (R1)
 WorkerId = str  # random, new for every engine that opens
 
 Attributes = Mapping[str, str | int | float | bool]
+
+# What stands in a record whose attributes cannot be read: this very object.
+UNREADABLE: Final[Attributes] = MappingProxyType({})
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -35,6 +40,58 @@ class Start:
     # When a delayed start is due: it is born SUSPENDED with this as its wake. None: at once.
     due_at: Instant | None = None
     parent: ExecutionId | None = None
+    # When it is interrupted, unless it has ended by then (R44).
+    deadline: Instant | None = None
+    # What its chance is drawn from, where it goes on with another life's journal. None: its incarnation.
+    seed: bytes | None = None
+    # The mailbox that it is born with, where it goes on with another execution's journal.
+    letters: Sequence["Letter"] = ()
+    # Whether an incarnation that FAILED or was INTERRUPTED is followed by this one (R37); else such a start joins.
+    restarts: bool = False
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Acts:
+    """What a turn does to others, or to what others see; rare, so a commit has it apart.
+
+    All of it happens in the commit's own transaction, and nothing of it if the commit is LOST.
+    """
+
+    # Executions that its body started, detached (R42); they are born PENDING.
+    starts: list[Start] = field(default_factory=list["Start"])
+    # Executions that it waits for (R31): born PENDING, or joined. Their exit comes as mail of the kind CHILD, once for
+    # each id in one life of the waiter.
+    children: list[Start] = field(default_factory=list["Start"])
+    # Children whose await was cancelled: interrupted if this execution is their parent and nobody else waits.
+    leaves: list[ExecutionId] = field(default_factory=list[str])
+    # Children that it has left, and waits for again: joined behind the leaves, for whatever they have brought about.
+    rejoins: list[Start] = field(default_factory=list["Start"])
+    # Mail to others, or to itself; each gets a receipt in the answer, in this order.
+    mail: list["Mail"] = field(default_factory=list["Mail"])
+    # Held executions to move on (R42).
+    resumes: list[ExecutionId] = field(default_factory=list[str])
+    # Attributes to set, and, as None, to remove.
+    attributes: dict[str, str | int | float | bool | None] = field(
+        default_factory=dict[str, "str | int | float | bool | None"]
+    )
+    # What it shows to those who look, by name; the last word wins.
+    published: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    # Its next life, where the body has asked to go on as new (R37): the status is PENDING then.
+    next: Start | None = None
+
+    def followed_by(self, later: "Acts") -> "Acts":
+        """The acts of two turns that are committed together."""
+        return Acts(
+            starts=self.starts + later.starts,
+            children=self.children + later.children,
+            leaves=self.leaves + later.leaves,
+            rejoins=self.rejoins + later.rejoins,
+            mail=self.mail + later.mail,
+            resumes=self.resumes + later.resumes,
+            attributes=self.attributes | later.attributes,
+            published=self.published | later.published,
+            next=later.next or self.next,
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -64,8 +121,8 @@ class Commit:
     wake_at: Instant | None = None
     # What it waits for, as JSON, for those who look (R33). Written with a suspension.
     waits: bytes | None = None
-    # Executions that its body started, detached (R42); they are born PENDING.
-    starts: Sequence[Start] = ()
+    # What else the turn does; None: nothing, as nearly always.
+    acts: Acts | None = None
     # Whether the crashes counted against it are forgiven: it has got on since its claim (R41).
     calm: bool = False
 
@@ -76,7 +133,8 @@ class Verdict(StrEnum):
     STARTED = "started"  # the execution is born, with everything in the commit
     JOINED = "joined"  # an execution of that id exists; nothing was written
     GRANTED = "granted"  # written
-    STAYS = "stays"  # entries written, but mail has come: still RUNNING and yours; read it, try again
+    # Mail has come: still RUNNING and yours; read it, try again. Its entries are written, unless it was to be held.
+    STAYS = "stays"
     APPLIED = "applied"  # it was there already: an earlier try whose answer was lost
     BUSY = "busy"  # somebody else's transaction is on the row; nothing written, send it again
     LOST = "lost"  # no longer this worker's; nothing written
@@ -86,8 +144,12 @@ class Answer(NamedTuple):
     """The store's answer to one commit of a batch."""
 
     verdict: Verdict
-    # How far the mail of the execution goes, where the verdict is GRANTED or STAYS.
+    # How far the mail of the execution goes, where the verdict is STARTED, GRANTED or STAYS.
     wakes: int = 0
+    # Whether anybody has been given something to do by it: woken, told, born.
+    stirs: bool = False
+    # What became of `acts.mail`, in its order, where the verdict is STARTED, GRANTED or STAYS.
+    receipts: tuple["Receipt", ...] = ()
 
 
 class Record(NamedTuple):
@@ -117,6 +179,39 @@ class Record(NamedTuple):
     payload: bytes
     # The exit of a finished execution, the cause of a held one.
     exit: bytes | None
+    # When it is interrupted unless it has ended by then.
+    deadline: Instant | None = None
+    # What its chance is drawn from; None: its incarnation.
+    seed: bytes | None = None
+
+
+class MailKind(StrEnum):
+    """What reaches an execution from outside."""
+
+    DEFERRED = "deferred"  # the completion of a deferred, by its name; the exit
+    MESSAGE = "message"  # a message to a channel; the name is of `message_name`, the exit the value
+    INTERRUPT = "interrupt"  # asked to end, once (the name is empty); the exit with which it ends if it lets it
+    CHILD = "child"  # an execution that it waits for has ended; the name is its id, the exit its exit
+    FREED = "freed"  # a child that it left need not be waited for: held, or wanted by others; `{id}/{wake}`
+    SKIP = "skip"  # the compensation that holds it is to be passed over; the name is the fence at which it was
+    # The store's own, in the child's mailbox, with number 0: no kernel is fed them, and they may be changed.
+    WAITER = "waiter"  # who waits for this execution; the name is the waiter's id, the exit its incarnation
+    LEFT = "left"  # that waiter does not want it any more, but is told of its end
+
+
+def message_name(channel: str, message_id: str) -> str:
+    """The name of a letter that is a message."""
+    return json.dumps([channel, message_id], ensure_ascii=False, separators=(",", ":"))
+
+
+def read_message_name(name: str) -> tuple[str, str]:
+    """The channel and the id of a message."""
+    channel, message_id = json.loads(name)
+    return channel, message_id
+
+
+# The exit of an execution that was interrupted and did not object.
+INTERRUPTED: Final = b'{"failure":[{"interrupt":{}}]}'
 
 
 class Mail(NamedTuple):
@@ -126,6 +221,25 @@ class Mail(NamedTuple):
     kind: str
     name: str
     exit: bytes
+    # Random, or made from the step that sends it: mail that meets its own from an earlier try is STORED again.
+    sender: bytes = b""
+    # The life that it is meant for; None: whichever is there.
+    incarnation: bytes | None = None
+
+
+class Life(NamedTuple):
+    """An earlier life of an execution, put aside."""
+
+    incarnation: bytes
+    number: int
+    # How it stood: final; SUSPENDED where it was held. One that has gone on as a new life has SUCCEEDED, without an exit.
+    status: Status
+    payload: bytes
+    # The exit of a finished life, the cause of a held one.
+    exit: bytes | None
+    created_at: Instant
+    # None where it was held.
+    finished_at: Instant | None
 
 
 class Letter(NamedTuple):
@@ -144,6 +258,7 @@ class Receipt(StrEnum):
     STORED = "stored"
     IGNORED = "ignored"  # the first of that kind and name has won (R18)
     FINISHED = "finished"  # the execution has ended; nothing was stored
+    OUTDATED = "outdated"  # it was meant for another life of the execution; nothing was stored
     UNKNOWN = "unknown"  # there is no such execution; nothing was stored
 
 

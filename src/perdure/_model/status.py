@@ -48,7 +48,8 @@ MOVES: Final[dict[Status, frozenset[Status]]] = {
     # A deadline or an interrupt may come before the first claim.
     Status.PENDING: FINAL - {Status.SUCCEEDED} | {Status.RUNNING},
     Status.RUNNING: FINAL | {Status.PENDING, Status.SUSPENDED},
-    Status.SUSPENDED: frozenset({Status.PENDING, Status.INTERRUPTED}),
+    # It ends without being run where it never began: an interrupt, or its deadline.
+    Status.SUSPENDED: frozenset({Status.PENDING, Status.INTERRUPTED, Status.FAILED}),
 } | {final: frozenset({Status.PENDING}) for final in FINAL}  # only as the next incarnation
 
 

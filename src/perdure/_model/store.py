@@ -9,7 +9,8 @@ store that passes it works under the engine. The rules that hold everywhere:
   giving back); the owner's own suspend, release and completion leave it alone. That is what lets a
   repeated commit tell APPLIED from LOST.
 - **A wake is state.** Mail and the move SUSPENDED → PENDING are one transaction. A commit that wants
-  to suspend or to end, and has not seen the newest mail, is answered STAYS.
+  to suspend, to be held or to end, and has not seen the newest mail, is answered STAYS; of one that wants to be held
+  nothing is written then, because its entries are true of a held execution only.
 - **A lost answer is harmless.** Every write may be repeated word for word. Methods raise
   `StoreUnavailableError` when they do not know, or know that nothing was written; the caller repeats.
 - **Insert-only.** Journal entries and mail are never changed. A final execution is never changed.
@@ -19,15 +20,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from perdure._model.clock import Clock
+from perdure._model.journal import Entry
 from perdure._model.records import (
     Answer,
     Commit,
     ExecutionId,
     History,
+    Letter,
+    Life,
     Mail,
     Query,
     Receipt,
     Record,
+    Start,
     Worker,
     WorkerId,
 )
@@ -111,10 +116,39 @@ class Store(Protocol):
         A batch holds at most one commit of an execution. Commits do not disturb each other: one
         that is LOST or JOINED leaves the rest as it is. A retired worker gets LOST for every commit
         that is owned or would be, and nothing of those is written; starts that are born PENDING or
-        SUSPENDED need no worker. An execution that a body starts (`starts`) and that exists already is left
-        alone. A start whose own incarnation is already there was written by an earlier try: STARTED
-        if its worker still owns it under fence 1 or it needed none, else APPLIED.
-        In the order of the port: starts, entries, then status.
+        SUSPENDED need no worker. A start whose own incarnation is already there was written by an earlier try:
+        STARTED if its worker still owns it under fence 1 or it needed none, else APPLIED.
+        In the order of the port: starts, entries, status, then what the commits do to others (`acts`), in the
+        order of the batch: whoever ends in this batch is told of, or tells, as it stands then.
+
+        A start with `entries` and status PENDING is born with a journal: `began_at` is kept, and its first claim makes
+        its fence 1 all the same (a fork, an import). A start that `restarts` and meets a FAILED or INTERRUPTED
+        execution puts that life aside and begins the next one under the same id, PENDING or SUSPENDED until it is due,
+        its number and its fence one higher, its crashes 0: STARTED. It is to be sent with that status; with another
+        one it joins, and so does the start of a life that has been put aside. `created_at`, the workflow and `wakes`
+        stay, all else is that of the start.
+
+        Of a commit that is STARTED, GRANTED or STAYS the acts are done, in the order of `Acts`. Repeated they do
+        nothing twice, and mail with a sender has the same receipts; an APPLIED commit gives none.
+
+        `acts.starts`: each is born PENDING, or SUSPENDED until it is due; one that exists already is left alone,
+        unless it `restarts`. `acts.children`: each is born like that, or found; either way this execution is written
+        down as one who waits for it (mail WAITER to the child; it wakes nobody, and counts again if it had LEFT). One
+        that has ended already sends its exit at once. A child that `restarts` is restarted if it did not succeed,
+        unless this life has been told of its end already: a mailbox has one letter of the kind CHILD for each id.
+        `acts.leaves`: this execution does not want that child any more (mail LEFT). If it is the child's parent and
+        nobody else waits, the child is interrupted; else, or if that child is held and was interrupted before, mail
+        FREED comes to this execution. It is told of the child's end all the same. One that
+        has ended, or for which it does not wait, is left alone. `acts.rejoins` are `children` once more, behind them.
+        Nobody waits whose life is over: who has ended, or has another incarnation than when it asked.
+        `acts.mail` is delivered as by `deliver`, `acts.resumes` are resumed as by `resume`.
+
+        An execution that ends sends CHILD to everyone who waits for it; one that is held sends FREED to those who have
+        left. `acts.next`: this life is put aside, as one that has SUCCEEDED without an exit, and the next one stands
+        in its place, PENDING, its number and its fence one higher, its crashes 0. Who waits for the execution goes over
+        to it, and so do `acts.mail` to itself (where a letter of that kind and name lies there already, that letter)
+        and all letters above `seen` of the kinds MESSAGE, DEFERRED and INTERRUPT; each keeps its number. Key, parent,
+        priority, attributes and `created_at` stay; what was published does not.
 
         A finished commit clears `wake_at`, sets `finished_at`, and no owner is left. A commit with
         `calm` sets `crashes` to 0. Releasing to PENDING makes it ready at once.
@@ -134,15 +168,44 @@ class Store(Protocol):
         """
         ...
 
-    async def load(self, wanted: Sequence[tuple[bytes, int]], /) -> list[History]:
-        """Read (incarnation, after seq): the entries behind that seq, and all mail, both in order."""
+    async def load(self, wanted: Sequence[tuple[bytes, int, int]], /) -> list[History]:
+        """Read (incarnation, after seq, after wake): the entries behind that seq, the mail behind that wake, in order.
+
+        WAITER and LEFT are the store's own and are not among them. A seq or a wake of 0 is in front of everything.
+        """
         ...
 
     async def deliver(self, mail: Sequence[Mail], /) -> list[Receipt]:
         """Store mail, the first of each (execution, kind, name), and wake whom it reaches.
 
-        A SUSPENDED execution becomes PENDING, unless it is held: then the mail is kept and waits.
-        A RUNNING one shows in `mail_for` of its owner.
+        A SUSPENDED execution becomes PENDING, unless it is held, or delayed and not due yet: then the mail is kept and
+        waits.
+        A RUNNING one shows in `mail_for` of its owner. Mail with a sender that meets its own is STORED, also where the
+        execution has ended since, or begun its next life; nothing is stored twice. Mail for another incarnation is
+        OUTDATED.
+
+        INTERRUPT: a life that never began ends at once with the mail's exit, INTERRUPTED if that is `INTERRUPTED`,
+        else FAILED; who waits for it is told. A held one becomes PENDING with it, its crashes forgiven; if it is held
+        with FAILURE or DEFECT, the letter's exit is that cause instead of the mail's. A second one is IGNORED, and
+        moves nobody.
+        """
+        ...
+
+    async def interrupt_unsafe(self, execution_id: ExecutionId, exit: bytes, /) -> Receipt:
+        """End an execution as INTERRUPTED with this exit, whatever it does: the fence grows, its owner's writes are LOST.
+
+        Who waits for it is told. FINISHED or UNKNOWN: nothing was done.
+        """
+        ...
+
+    async def expire(self, exit: bytes, limit: int, /) -> int:
+        """Deliver INTERRUPT with this exit to up to `limit` executions whose deadline has passed, once each.
+
+        The letter's instant is the deadline, so that what came before it is fed first (R47). Never before the deadline;
+        the longest passed first. It acts as an INTERRUPT does: whoever has had one already is left as it is.
+
+        Returns:
+            How many deadlines have been seen to.
         """
         ...
 
@@ -158,15 +221,40 @@ class Store(Protocol):
         ...
 
     async def next_wake(self) -> Instant | None:
-        """The earliest `wake_at` of any SUSPENDED execution that is not held."""
+        """The earliest `wake_at` of any SUSPENDED execution that is not held, or deadline of one that has not ended."""
         ...
 
-    async def resume(self, execution_id: ExecutionId, /) -> Record | None:
+    async def resume(self, execution_id: ExecutionId, /, *, skip: bool = False) -> Record | None:
         """Make a held execution PENDING; every other is left as it is. None: there is no such execution.
+
+        With `skip`, one that is held by a compensation gets mail SKIP in the same transaction, each time under another
+        name.
 
         Returns:
             The execution as it stood before.
         """
+        ...
+
+    async def renew(self, before: bytes, start: Start, entries: Sequence[Entry], letters: Sequence[Letter], /) -> bool:
+        """Put a finished or held life aside, and begin the next one with this journal and mailbox (R37: rewind).
+
+        `before` is the incarnation that it must still have. The number and the fence grow by one, `began_at` is the
+        start's, its status PENDING, its crashes 0; payload, version, seed and deadline are the start's. Key, parent,
+        priority, attributes and `created_at` stay. Who waits for a held one goes over to the next life; who waited for
+        a finished one has been told. The letters keep their numbers, and `wakes` never goes back.
+
+        Returns:
+            False: the execution is another one by now, or is neither finished nor held; nothing was done. A repeat
+            that meets its own start gives True.
+        """
+        ...
+
+    async def lives(self, execution_id: ExecutionId, /) -> list[Life]:
+        """The earlier lives of an execution that have been put aside, in order."""
+        ...
+
+    async def published(self, execution_id: ExecutionId, /) -> dict[str, bytes]:
+        """What the body of the present life has shown, by name."""
         ...
 
     async def save_heartbeat(self, incarnation: bytes, name: str, occurrence: int, details: bytes, /) -> None:
@@ -189,4 +277,41 @@ class Store(Protocol):
 
     async def workers(self) -> list[Worker]:
         """Every worker that has not been forgotten, retired ones too."""
+        ...
+
+    async def tail(self, incarnation: bytes, limit: int, /) -> History:
+        """The newest `limit` entries and the newest `limit` letters of an incarnation, both in order.
+
+        WAITER and LEFT are not among the letters.
+        """
+        ...
+
+    # Forgetting --------------------------------------------------------------------------------
+
+    async def purge(self, workflow: str | None, before: Instant, limit: int, /) -> int:
+        """Remove up to `limit` executions of a workflow (None: of any) that ended at `before` or earlier; oldest first.
+
+        With each of them goes everything that is theirs: journal, mailbox, heartbeats, what it has published, its
+        earlier lives. One that has not ended is never touched. From then on it is unknown: mail for it is UNKNOWN
+        and not stored, a start of its id begins anew. Fewer than `limit` may be removed although more are left; 0
+        means that none is.
+
+        Returns:
+            How many were removed.
+        """
+        ...
+
+    async def purge_lives(self, workflow: str | None, before: Instant, limit: int, /) -> int:
+        """Remove up to `limit` earlier lives that were put aside at `before` or earlier; the present one stays.
+
+        Of executions of the workflow (None: of any), whether they have ended or not: an endless loop never does. Fewer
+        than `limit` may be removed although more are left; 0 means that none is.
+
+        Returns:
+            How many were removed.
+        """
+        ...
+
+    async def forget_workers(self, before: Instant, /) -> int:
+        """Forget workers that were retired at `before` or earlier; how many. Commits of theirs stay LOST."""
         ...

@@ -37,7 +37,7 @@ from perdure._values.instant import Instant
 from perdure._values.schema import Schema
 from perdure.errors import Defect, DefinitionError, PayloadError, PerdureError, class_of
 
-__all__ = ["ExitCodec", "decode_loosely", "is_success", "retry_at"]
+__all__ = ["ExitCodec", "decode_loosely", "encode_outcome", "is_success", "merged_failures", "retry_at"]
 
 T = TypeVar("T", default=Any)
 
@@ -215,6 +215,17 @@ class ExitCodec(Generic[T]):
 def is_success(raw: bytes) -> bool:
     """Tell whether the bytes of an exit are those of a success, without a schema."""
     return raw.startswith(_SUCCESS)
+
+
+def encode_outcome(error: PerdureError) -> bytes:
+    """Give the failure that is one outcome of the library's own, whoever fails with it."""
+    return b'{"failure":[' + encode_own(error) + b"]}"
+
+
+def merged_failures(exits: list[bytes]) -> bytes:
+    """Give one failure that has the reasons of all of these, in their order, and is final."""
+    reasons = [reason for failure in exits for reason in from_json(failure)["failure"]]
+    return to_json({"failure": reasons})
 
 
 def retry_at(raw: bytes) -> Instant | None:

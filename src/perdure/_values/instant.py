@@ -5,10 +5,13 @@ from typing import Final, TypeAlias
 
 from perdure.errors import UsageError
 
-__all__ = ["Instant", "from_datetime", "to_datetime"]
+__all__ = ["UNTIL_RESUMED", "Instant", "from_datetime", "to_datetime"]
 
 # A plain int, because stores compare and index it, and journals hold one in every entry.
 Instant: TypeAlias = int
+
+# The due time of an attempt that somebody has to ask for: the failure before it holds the execution (R36).
+UNTIL_RESUMED: Final[Instant] = 2**62
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)

@@ -54,7 +54,7 @@ def of_answer(one: Commit, answer: Answer) -> Iterator[Fact]:
         return
     for entry in one.entries:
         yield "entry", one.execution_id, entry
-    for start in one.starts:
+    for start in one.acts.starts if one.acts is not None else ():
         yield "execution", start.execution_id
     if one.status in FINAL and answer.verdict is not Verdict.STAYS:
         yield "end", one.execution_id, str(one.status), one.exit

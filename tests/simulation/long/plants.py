@@ -19,7 +19,7 @@ PLANTS: dict[str, tuple[Change, ...]] = {
     "a wake is lost: what comes in during a commit is left in the inbox": (
         Change(
             "perdure._engine.runner",
-            "        if self._inbox:\n            self._keeper.schedule(self)\n        else:",
+            "        if self._inbox or self._letters:\n            self._keeper.schedule(self)\n        else:",
             "        if True:",
         ),
     ),
@@ -41,7 +41,9 @@ PLANTS: dict[str, tuple[Change, ...]] = {
     "a take-over leaves the fence as it is": (
         Change("perdure._stores.sqlite.worker", "fence = fence + 1, crashes", "crashes"),
     ),
-    "a timer fires early": (Change("perdure._engine.runner", "timer.due_at <= now:", "timer.due_at <= now + 40:"),),
+    "a timer fires early": (
+        Change("perdure._engine.runner", "and timer.due_at <= now\n", "and timer.due_at <= now + 40\n"),
+    ),
     "a sleeper is woken early": (
         Change(
             "perdure._stores.sqlite.store",
@@ -54,7 +56,7 @@ PLANTS: dict[str, tuple[Change, ...]] = {
         Change("perdure._kernel.kernel", "call.attempt = entry.attempt + 1", "call.attempt = entry.attempt"),
     ),
     "a retry does not wait for its time": (
-        Change("perdure._engine.runner", "due = call.due_at is None or call.due_at <= now\n", "due = True\n"),
+        Change("perdure._engine.runner", "due = (call.due_at is None or call.due_at <= now) and", "due = True and"),
     ),
     "a record is made twice": (
         Change(
@@ -114,7 +116,7 @@ PLANTS: dict[str, tuple[Change, ...]] = {
     "a second start is taken for the first": (
         Change(
             "perdure._stores.sqlite.commit",
-            "        if incarnation != start.incarnation:\n            return _JOINED\n",
+            "        if incarnation != start.incarnation:\n            return self._judge_restart(one, start)\n",
             "",
         ),
     ),
@@ -124,5 +126,110 @@ PLANTS: dict[str, tuple[Change, ...]] = {
             "        if not await self._ownership.alive(self.worker_id):\n            await self._begin_again()\n",
             "",
         ),
+    ),
+    # Mail.
+    "mail that comes while a suspension is on its way wakes nobody": (
+        Change("perdure._stores.sqlite.commit", "if wakes > one.seen and status is not Status.PENDING:", "if False:"),
+    ),
+    "mail wakes nobody who sleeps": (
+        Change("perdure._stores.sqlite.mail", '    if row.status == "SUSPENDED"', '    if row.status == ""'),
+    ),
+    "a second completion overwrites the first": (
+        Change(
+            "perdure._stores.sqlite.mail",
+            "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET exit = excluded.exit",
+        ),
+    ),
+    "a completion whose answer was lost is taken for another one's": (
+        Change(
+            "perdure._engine.service",
+            "await self.store.deliver([mail])",
+            "await self.store.deliver([mail._replace(sender=new_sender())])",
+        ),
+    ),
+    "mail is read again by every kernel": (
+        Change(
+            "perdure._kernel.kernel",
+            "self._read = {(entry.kind, _told_apart(entry)) for entry in self._draft.letters}",
+            "self._read = set()",
+        ),
+    ),
+    "an interrupt is delivered twice": (
+        Change(
+            "perdure._kernel.kernel",
+            "        if told in self._read:\n",
+            "        if told in self._read and event.kind is not Kind.INTERRUPT:\n",
+        ),
+    ),
+    "what has come is not fed in the order of its instants": (
+        Change("perdure._engine.runner", "        dated.sort(key=lambda pair: pair[0])\n", ""),
+    ),
+    "a deadline is early": (
+        Change("perdure._stores.sqlite.interrupt", "AND expires_at <= ?", "AND expires_at <= ? + 60000"),
+        Change("perdure._engine.wakes", "self._next_wake <= now:", "self._next_wake <= now + 60_000:"),
+    ),
+    "what a body does to others is done again by every replay": (
+        Change("perdure._kernel.draft", "if self.marked(Kind.ACT, name, occurrence) is None:", "if True:"),
+    ),
+    # Children.
+    "a child that ends before its parent waits for it is waited for without end": (
+        Change(
+            "perdure._stores.sqlite.acts",
+            "        if child.status not in FINAL:\n            waiter.join(",
+            "        if True:\n            waiter.join(",
+        ),
+    ),
+    "a child that ends before it has begun tells nobody": (
+        Change(
+            "perdure._stores.sqlite.interrupt",
+            "    if row.waiters:\n        waiter.tell_end(",
+            "    if False:\n        waiter.tell_end(",
+        ),
+    ),
+    "a child that its parent leaves runs on": (
+        Change("perdure._stores.sqlite.acts", "if child.parent == self._id and not", "if False and not"),
+    ),
+    "a child that somebody else waits for is interrupted": (
+        Change("perdure._stores.sqlite.acts", "and not waiter.is_wanted(self._connection, child, me):", "and True:"),
+    ),
+    "compensations do not wait for the children that were left": (
+        Change(
+            "perdure._kernel.finish",
+            "if self._holds or self._host.guarded or (self._steps.leaving and self._host.stack):",
+            "if self._holds or self._host.guarded:",
+        ),
+    ),
+    # Ends.
+    "compensations run in the order in which they were registered": (
+        Change("perdure._kernel.ending", "return self._stack.pop()[1]", "return self._stack.pop(0)[1]"),
+    ),
+    "what has succeeded is undone": (
+        Change("perdure._kernel.finish", "if self.ending.failed or not finalizer.only_after_failure:", "if True:"),
+        Change(
+            "perdure._definitions.scope",
+            "            if isinstance(exit, Failure):\n                await compensate(value, exit.cause)\n",
+            "            await compensate(value, getattr(exit, 'cause', None))\n",
+        ),
+    ),
+    "an attempt with a compensation is cut in half": (
+        Change(
+            "perdure._kernel.host",
+            "if call.guard is not None and not self._is_delayed(call) and self._steps.waits(call):",
+            "if False:",
+        ),
+    ),
+    "a step that was registered late is not undone": (
+        Change(
+            "perdure._definitions.scope",
+            "                self.register(value, self._place)\n",
+            "                pass\n",
+        ),
+    ),
+    "what loses a race is recorded": (
+        Change("perdure._kernel.kernel", "if call is None and not self._is_orphan(event):", "if False:"),
+    ),
+    "what held an execution counts on after a resume": (
+        Change("perdure._kernel.kernel", '.get((Kind.HELD, "held"), ())', '.get((Kind.HELD, "nothing"), ())'),
     ),
 }

@@ -13,12 +13,15 @@ from random import Random
 from typing import Any
 
 from perdure._definitions import ambient
-from perdure._definitions.host import Call
+from perdure._definitions.host import Call, Finalizer
 from perdure._model.journal import Kind
-from perdure._model.records import Record, Start
+from perdure._model.records import Acts, Mail, Receipt, Record, Start
 from perdure._model.status import Held, Status
+from perdure._values.token import TokenKeys
+from perdure.errors import PayloadError
 
 EXECUTION_ID = "fc0cd826dc208968186d2747adc6831f"
+INCARNATION = b"sixteen bytes..."
 NOW = 1_700_000_000_000
 
 
@@ -28,12 +31,25 @@ class FakeHost:
     def __init__(self, answers: dict[str, list[Any]] | None = None) -> None:
         self.execution_id = EXECUTION_ID
         self.life = 1
+        self.incarnation = INCARNATION
         self.workflow = "ProcessOrder"
         self.replaying = False
         self.closed = False
+        self.priority = 0
+        self.deadline: int | None = None
+        self.restarted = False
         self.asked: list[Call] = []
         self.started: list[Start] = []
         self.patches: set[str] = set()
+        self.acts = Acts()
+        self.acted: list[str] = []
+        self.stack: list[tuple[int, Finalizer]] = []
+        self.places = 0
+        self.next: Start | None = None
+        # What the journal remembers of them: answers by (kind, name), exits of races by (name, number).
+        self.journal: dict[tuple[Kind, str], list[bytes]] = {}
+        self.decided: dict[tuple[str, int], bytes] = {}
+        self.races: dict[tuple[str, int], asyncio.Future[bytes]] = {}
         self._answers = answers or {}
         self._numbers = 0
         self._occurrences: Counter[tuple[str, str]] = Counter()
@@ -58,7 +74,11 @@ class FakeHost:
         call.future = asyncio.get_running_loop().create_future()
         self.asked.append(call)
         if answers := self._answers.get(call.name):
-            call.future.set_result(answers.pop(0))
+            answer = answers.pop(0)
+            if isinstance(answer, BaseException):
+                call.future.set_exception(answer)
+            else:
+                call.future.set_result(answer)
         return call.future
 
     def now(self) -> int:
@@ -73,6 +93,38 @@ class FakeHost:
     def start(self, start: Start, /) -> None:
         self.started.append(start)
 
+    def recorded(self, kind: Kind, name: str, make: Callable[[], bytes], /) -> bytes:
+        answers, occurrence = self.journal.setdefault((kind, name), []), self.occurrence(kind, name)
+        if len(answers) < occurrence:
+            answers.append(make())
+        return answers[occurrence - 1]
+
+    def act(self, name: str, perform: Callable[[Acts], object], /) -> None:
+        self.acted.append(name)
+        perform(self.acts)
+
+    def race(self, name: str, number: int, /) -> asyncio.Future[bytes]:
+        future = self.races[name, number] = asyncio.get_running_loop().create_future()
+        return future
+
+    def decide(self, name: str, number: int, exit: bytes, /) -> None:
+        recorded = self.decided.setdefault((name, number), exit)
+        if not self.races[name, number].done():
+            self.races[name, number].set_result(recorded)
+
+    def unreadable(self, error: PayloadError, /) -> "asyncio.Future[Any]":
+        raise error
+
+    def defer(self, finalizer: Finalizer, place: int | None = None, /) -> None:
+        self.stack.append((self.place() if place is None else place, finalizer))
+
+    def place(self) -> int:
+        self.places += 1
+        return self.places
+
+    def continue_as(self, start: Start, /) -> None:
+        self.next = start
+
 
 class FakeEngine:
     """An engine whose store is two dictionaries that the test fills."""
@@ -83,6 +135,12 @@ class FakeEngine:
         self.exits: dict[str, bytes] = {}
         self.records: dict[str, Record] = {}
         self.resumed: list[str] = []
+        self.interrupted: list[str] = []
+        self.token_keys: TokenKeys | None = None
+        self.payload_limit = 1_000
+        self.receipt = Receipt.STORED
+        self.mail: list[Mail] = []
+        self.exits_of_mail: dict[tuple[str, str, str], bytes] = {}
         self.waited: list[tuple[str, str, timedelta | None]] = []
 
     def now(self) -> int:
@@ -99,8 +157,18 @@ class FakeEngine:
     async def record(self, execution_id: str, /) -> Record | None:
         return self.records.get(execution_id)
 
-    async def resume_execution(self, execution_id: str, /) -> None:
+    async def resume_execution(self, execution_id: str, /, *, skip: bool = False) -> None:
         self.resumed.append(execution_id)
+
+    async def interrupt_execution(self, execution_id: str, /) -> None:
+        self.interrupted.append(execution_id)
+
+    async def deliver(self, mail: Mail, /) -> Receipt:
+        self.mail.append(mail)
+        return self.receipt
+
+    async def wait_for_mail(self, execution_id: str, kind: str, name: str, /) -> bytes:
+        return self.exits_of_mail[execution_id, kind, name]
 
 
 class FakeAttempt:
@@ -117,6 +185,7 @@ class FakeAttempt:
         self.called_twice: set[str] = set()
         self.noted: list[bytes] = []
         self.slept: list[int] = []
+        self.asides = 0
 
     def called_more_than_once(self, name: str, /) -> bool:
         return name in self.called_twice
@@ -129,6 +198,10 @@ class FakeAttempt:
 
     async def sleep(self, duration_ms: int, /) -> None:
         self.slept.append(duration_ms)
+
+    async def aside(self, waiting: Awaitable[Any], /) -> Any:
+        self.asides += 1
+        return await waiting
 
 
 def record(workflow: str, status: Status, *, exit: bytes | None = None, held: Held | None = None) -> Record:

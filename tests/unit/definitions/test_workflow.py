@@ -1,7 +1,9 @@
 """Workflows: how they are defined, whose an execution is, and how it is started from outside and from a body."""
 
+import asyncio
 import functools
 import json
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -450,7 +452,11 @@ def test_without_an_engine_the_call_says_how_to_open_one():
         ({"delay": "-5 s"}, "cannot be negative: '-5 s'"),
         ({"engine": 5}, r"engine= is .*not int \(5\)"),
         ({"engine": "sqlite://"}, "engine= is"),
-        ({"on_duplicate": "restart"}, "'join' or 'reject'"),
+        ({"on_duplicate": "restart"}, "'join', 'reject' or 'restart_if_failed'"),
+        ({"deadline": "0 seconds"}, "A deadline is an aware datetime, or how long"),
+        ({"deadline": -5}, "A deadline is"),
+        ({"deadline": "soon"}, "'soon' is not a duration"),
+        ({"deadline": datetime(2026, 1, 1)}, "no time zone"),  # noqa: DTZ001 - that is the mistake
     ],
 )
 def test_an_option_that_makes_no_sense_is_refused(options: dict[str, Any], said: str):
@@ -504,11 +510,6 @@ def test_without_a_key_the_id_derives_from_parent_name_input_and_occurrence():
     assert ids(["mon", "mon", "tue"]) == first
 
 
-def test_children_are_not_there_yet():
-    with pytest.raises(UsageError, match=r"child executions are not available.*start"):
-        in_body(FakeHost(), lambda: process_order.execute(ORDER))
-
-
 def test_a_body_starts_in_its_own_engine_and_gets_no_answer():
     with pytest.raises(WorkflowIOError, match="activity"):
         in_body(FakeHost(), lambda: process_order.options(engine=FakeEngine()).start(ORDER))
@@ -521,14 +522,32 @@ def test_a_body_cannot_read_other_executions():
 
     async def body() -> None:
         handle = await process_order.start(ORDER)
-        for read in (handle.result, handle.poll, handle.status, handle.resume):
+        for read in (handle.result, handle.poll, handle.status):
             with pytest.raises(WorkflowIOError, match="Move it to an activity"):
                 await read()
-        for read in (process_order.poll, process_order.resume):
-            with pytest.raises(WorkflowIOError):
-                await read(handle.execution_id)
+        with pytest.raises(WorkflowIOError):
+            await process_order.poll(handle.execution_id)
 
     in_body(FakeHost(), body)
+
+
+def test_a_body_interrupts_and_resumes_others_as_its_own_steps():
+    """R42."""
+    host = FakeHost()
+
+    async def body() -> None:
+        await process_order.interrupt(EXECUTION_ID)
+        await process_order.resume(EXECUTION_ID)
+
+    in_body(host, body)
+    assert host.acted == [f"interrupt:{EXECUTION_ID}", f"resume:{EXECUTION_ID}"]
+
+
+def test_an_execution_is_interrupted_by_its_engine():
+    engine = FakeEngine()
+    with opened(engine):
+        asyncio.run(process_order.interrupt(EXECUTION_ID))
+    assert engine.interrupted == [EXECUTION_ID]
 
 
 def test_in_an_activity_a_start_is_one_from_outside():

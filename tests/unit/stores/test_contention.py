@@ -30,7 +30,7 @@ async def main():
     print("ready", flush=True)
     sys.stdin.readline()
     while claimed := await store.claim(name, ["Order"], 7):
-        histories = await store.load([(one.incarnation, 0) for one in claimed])
+        histories = await store.load([(one.incarnation, 0, 0) for one in claimed])
         batch = []
         for one, history in zip(claimed, histories):
             seq = len(history.entries) + 1
@@ -98,7 +98,7 @@ def test_two_processes_on_one_file_end_every_execution_once(tmp_path: Path, run:
         records = await store.executions(Query(limit=EXECUTIONS + 1))
         assert {record.status for record in records} == {Status.SUCCEEDED}
         assert {record.fence for record in records} == {5}
-        histories = await store.load([(record.incarnation, 0) for record in records])
+        histories = await store.load([(record.incarnation, 0, 0) for record in records])
         assert {tuple(entry.seq for entry in history.entries) for history in histories} == {(1, 2, 3, 4, 5)}
         assert sum(len(history.letters) for history in histories) == receipts.count("stored")
         assert await store._write(lambda connection: connection.pragma("integrity_check")) == "ok"

@@ -83,19 +83,22 @@ def test_a_batch_that_met_a_failing_disk_may_be_repeated(
             with pytest.raises(StoreUnavailableError):
                 await store.deliver([one.mail()])
             monkeypatch.setattr(File, where, None)
-            histories = await store.load([(one.incarnation, 0), (other.incarnation, 0)])
+            histories = await store.load([(one.incarnation, 0, 0), (other.incarnation, 0, 0)])
             assert [len(history.entries) for history in histories] == [0, 0]
         answers = await store.commit("w1", batch)
         assert [answer.verdict for answer in answers] == [Verdict.GRANTED, Verdict.GRANTED]
         assert await store.alive("w1")
-        histories = await store.load([(one.incarnation, 0), (other.incarnation, 0)])
+        histories = await store.load([(one.incarnation, 0, 0), (other.incarnation, 0, 0)])
         assert [history.entries for history in histories] == [commit.entries for commit in batch]
         await store.close()
 
         again = SqliteStore(tmp_path / "orders.perdure")
         await again.open()
         assert await again._write(lambda connection: connection.pragma("integrity_check")) == "ok"
-        assert [len(one.entries) for one in await again.load([(one.incarnation, 0), (other.incarnation, 0)])] == [3, 1]
+        assert [len(one.entries) for one in await again.load([(one.incarnation, 0, 0), (other.incarnation, 0, 0)])] == [
+            3,
+            1,
+        ]
         await again.close()
 
     run(main)
@@ -179,11 +182,11 @@ async def main():
             written += 20
     except StoreUnavailableError as error:
         said = str(error)
-    (history,) = await store.load([(life.incarnation, 0)])
+    (history,) = await store.load([(life.incarnation, 0, 0)])
     before = len(history.entries)
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     (answer,) = await store.commit("w1", [commit])
-    (history,) = await store.load([(life.incarnation, 0)])
+    (history,) = await store.load([(life.incarnation, 0, 0)])
     check = await store._write(lambda connection: connection.pragma("integrity_check"))
     await store.close()
     print(json.dumps([written, before, answer.verdict, [e.seq for e in history.entries], check, said]))

@@ -117,7 +117,7 @@ def test_one_that_is_refused_does_not_disturb_those_in_its_transaction(tmp_path:
         )
         assert isinstance(outcomes[1], StoreRefusedError)
         assert [type(outcome) for outcome in outcomes] == [list, StoreRefusedError, list]
-        histories = await store.load([(life.incarnation, 0), (other.incarnation, 0)])
+        histories = await store.load([(life.incarnation, 0, 0), (other.incarnation, 0, 0)])
         assert [len(history.entries) for history in histories] == [1, 0]
         assert [len(history.letters) for history in histories] == [2, 0]
         await store.close()
@@ -273,7 +273,7 @@ def test_a_repeat_after_a_cut_finds_what_was_written(tmp_path: Path, run: Run, p
         _failpoints.arm(None)
         (answer,) = await store.commit("w1", [commit])
         assert answer.verdict is verdict
-        (history,) = await store.load([(life.incarnation, 0)])
+        (history,) = await store.load([(life.incarnation, 0, 0)])
         assert history.entries == commit.entries
         await store.close()
 

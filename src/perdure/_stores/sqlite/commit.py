@@ -6,37 +6,37 @@ of status. A commit that only appends reads its execution's row and leaves it al
 costs one row of the journal and nothing else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from perdure._failpoints import reach
-from perdure._model.records import Answer, Commit, Start, Verdict, WorkerId
+from perdure._model.records import Answer, Commit, ExecutionId, Start, Verdict, WorkerId
 from perdure._model.status import FINAL, Status
-from perdure._stores.sqlite.driver import Connection, Value, select
-from perdure._stores.sqlite.rows import HELD, NEVER, write_attributes
+from perdure._stores.sqlite import journal, life
+from perdure._stores.sqlite.acts import Performance
+from perdure._stores.sqlite.birth import START, Row, birth, detached
+from perdure._stores.sqlite.driver import Connection, select
+from perdure._stores.sqlite.mail import Standing, find
+from perdure._stores.sqlite.rows import HELD, NEVER
 from perdure._values.instant import Instant
-from perdure.errors import StoreRefusedError
 
-Row = tuple[Value, ...]
-EntryRow = tuple[bytes, *tuple[int | str | bytes, ...]]  # the incarnation, and an `Entry`
+# n, incarnation, fence, owner, wakes, waiters; all None where there is no row.
+Stand = tuple[int | None, bytes, int, int | None, int, int]
 
 _WORKER: Final = "SELECT n FROM perdure_workers WHERE id = ? AND retired_at IS NULL"
 # One row for each binding, found or not, so that the answers stand beside their commits.
 _STAND: Final = (
-    "SELECT e.n, e.incarnation, e.fence, e.owner, e.wakes"
+    "SELECT e.n, e.incarnation, e.fence, e.owner, e.wakes, e.waiters"
     " FROM (SELECT ? AS id) asked LEFT JOIN perdure_executions e ON e.id = asked.id"
 )
-_START: Final = (
-    "INSERT INTO perdure_executions(id, incarnation, fence, owner, status, held, wake_at, ready_at, number, workflow,"
-    " key, priority, version, parent, created_at, began_at, finished_at, changed_at, attributes, waits, payload, exit)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
-_START_DETACHED: Final = _START + " ON CONFLICT (id) DO NOTHING"
-_ENTRY: Final = "INSERT INTO perdure_journal VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-_WRITTEN: Final = "SELECT * FROM perdure_journal WHERE incarnation = ? AND seq = ?"
+# Two, because a column that an update names has its indexes looked at: nothing but an end concerns those of an end.
 _LEAVE: Final = (
-    "UPDATE perdure_executions SET owner = NULL, status = ?, held = ?, wake_at = ?, ready_at = ?, finished_at = ?,"
+    "UPDATE perdure_executions SET owner = NULL, status = ?, held = ?, wake_at = ?, ready_at = ?,"
     " changed_at = ?, crashes = iif(?, 0, crashes), waits = ?, exit = ? WHERE n = ?"
+)
+_END: Final = (
+    "UPDATE perdure_executions SET owner = NULL, status = ?1, wake_at = NULL, finished_at = ?2, expires_at = NULL,"
+    " changed_at = ?2, crashes = iif(?3, 0, crashes), waits = NULL, exit = ?4 WHERE n = ?5"
 )
 _CALM: Final = "UPDATE perdure_executions SET crashes = 0 WHERE n = ? AND crashes > 0"
 
@@ -57,43 +57,74 @@ _UNOWNED: Final = frozenset({Status.PENDING, Status.SUSPENDED})
 def commit(connection: Connection, worker_id: WorkerId, batch: Sequence[Commit], now: Instant) -> list[Answer]:
     """Write a batch, and answer each commit in its place."""
     alive = select(connection, _WORKER, (worker_id,))
-    pending = Batch(alive[0][0] if alive else None, now)
+    pending = Batch(connection, alive[0][0] if alive else None, now)
     stands = connection.executemany(_STAND, [(bytes.fromhex(one.execution_id),) for one in batch])
     answers = [pending.judge(one, stand) for one, stand in zip(batch, stands, strict=True)]
-    pending.write(connection)
+    pending.write()
+    if pending.acting:
+        _act(connection, pending.acting, batch, answers, now)
     reach("commit.written")
     return answers
 
 
+def _act(
+    connection: Connection,
+    acting: Mapping[ExecutionId, bool],
+    batch: Sequence[Commit],
+    answers: list[Answer],
+    now: Instant,
+) -> None:
+    """Do what the commits do to others, in the order of the batch, and say so in their answers."""
+    for place, one in enumerate(batch):
+        has_left = acting.get(one.execution_id)
+        if has_left is None:
+            continue
+        performance = Performance(connection, one, now)
+        answers[place] = performance.answer(answers[place], has_left=has_left)
+
+
 class Batch:
-    """Judges commits one by one, and gathers what they want written, table by table."""
+    """Judges commits one by one, and gathers what they want written, table by table.
 
-    __slots__ = ("_births", "_calm", "_detached", "_entries", "_leaving", "_me", "_now")
+    Attributes:
+        acting: Whose commits do something to others, each with whether it has left its owner.
+    """
 
-    def __init__(self, me: int | None, now: Instant) -> None:
+    __slots__ = (
+        "_births", "_calm", "_connection", "_ending", "_entries", "_filled", "_leaving", "_me", "_now", "_restarts", "acting",
+    )  # fmt: skip
+
+    def __init__(self, connection: Connection, me: int | None, now: Instant) -> None:
+        self._connection = connection
         self._me = me  # the worker's number; None when it has been retired
         self._now = now
         self._births: list[Row] = []
-        self._detached: list[Row] = []
-        self._entries: list[EntryRow] = []
+        self._filled: list[Start] = []  # born with a mailbox
+        self._restarts: list[tuple[Standing, Start]] = []
+        self._entries: list[journal.EntryRow] = []
         self._leaving: list[Row] = []
+        self._ending: list[Row] = []
         self._calm: list[Row] = []
+        self.acting: dict[ExecutionId, bool] = {}
 
-    def judge(self, one: Commit, stand: tuple[int | None, bytes, int, int | None, int]) -> Answer:
+    def judge(self, one: Commit, stand: Stand) -> Answer:
         """Decide what becomes of a commit, given how its execution stands."""
-        n, incarnation, fence, owner, wakes = stand
+        n, incarnation, fence, owner, wakes, waiters = stand
         if one.start is not None:
-            return self._judge_start(one, one.start, None if n is None else incarnation, fence, owner)
-        # The fence alone would do, as long as a restart raises it; the incarnation costs nothing
-        # and keeps entries out of another life's journal whatever a restart does.
+            return self._judge_start(one, one.start, stand)
+        # The fence alone would do, as a next life raises it; the incarnation costs nothing
+        # and keeps entries out of another life's journal whatever is done to a row.
         if n is None or fence != one.fence or incarnation != one.incarnation:
-            return _LOST
+            return _APPLIED if _has_gone_on(one, incarnation) else _LOST
         if owner is None:
             # My fence, and nobody's: only my own earlier try can have done that, because everyone
             # else who takes ownership away raises the fence.
             return _APPLIED
         if owner != self._me:
             return _LOST
+        if one.held is not None and wakes > one.seen:
+            # Its entries say that it is held, and from then on that somebody has resumed it.
+            return Answer(Verdict.STAYS, wakes)
         self._append(one)
         status = one.status
         if status is _RUNNING:
@@ -106,46 +137,69 @@ class Batch:
                 self._calm.append((n,))
             return Answer(Verdict.STAYS, wakes)
         self._leave(one, n)
+        if waiters or one.acts is not None:
+            self.acting[one.execution_id] = True
         return Answer(_GRANTED, wakes)
 
-    def write(self, connection: Connection) -> None:
+    def write(self) -> None:
         """Write what has been gathered."""
+        connection = self._connection
         if self._births:
-            connection.executemany(_START, self._births)
-        if self._detached:
-            connection.executemany(_START_DETACHED, self._detached)
+            connection.executemany(START, self._births)
+        for start in self._filled:
+            life.fill(connection, start)
+        for row, start in self._restarts:
+            life.restart(connection, row, start, self._now)
         if self._entries:
-            self._write_entries(connection)
+            journal.write(connection, self._entries)
         if self._leaving:
             connection.executemany(_LEAVE, self._leaving)
+        if self._ending:
+            connection.executemany(_END, self._ending)
         if self._calm:
             connection.executemany(_CALM, self._calm)
 
-    def _judge_start(
-        self, one: Commit, start: Start, incarnation: bytes | None, fence: int, owner: int | None
-    ) -> Answer:
+    def _judge_start(self, one: Commit, start: Start, stand: Stand) -> Answer:
+        n, incarnation, fence, owner, wakes, _ = stand
         unowned = one.status in _UNOWNED
-        if incarnation is None:
+        if n is None:
             if not unowned and self._me is None:
                 return _LOST
             self._births.append(self._birth(one, start))
+            if start.letters:
+                self._filled.append(start)
             self._append(one)
             return _STARTED
         if incarnation != start.incarnation:
-            return _JOINED
+            return self._judge_restart(one, start)
         mine = owner is not None and owner == self._me and fence == 1
-        return _STARTED if unowned or mine else _APPLIED
+        if mine and one.acts is not None:
+            self.acting[one.execution_id] = False  # for the receipts: of what was done it does nothing twice
+        return Answer(Verdict.STARTED, wakes) if unowned or mine else _APPLIED
+
+    def _judge_restart(self, one: Commit, start: Start) -> Answer:
+        if not start.restarts or not _is_detached(one, start):
+            return _JOINED
+        row = find(self._connection, bytes.fromhex(one.execution_id))
+        if row is None or not life.may_restart(self._connection, row, start):
+            return _JOINED
+        self._restarts.append((row, start))
+        self._append(one)
+        return Answer(Verdict.STARTED, row.wakes)
 
     def _append(self, one: Commit) -> None:
         if one.entries:
             incarnation = one.incarnation
             self._entries += [(incarnation, *entry) for entry in one.entries]
-        if one.starts:
-            self._detached += [self._birth_detached(start) for start in one.starts]
+        if one.acts is not None:
+            self.acting[one.execution_id] = one.start is not None and one.status is not _RUNNING
 
     def _leave(self, one: Commit, n: int) -> None:
-        status, held, wake_at, ready_at, finished_at, waits, exit_ = self._target(one)
-        self._leaving.append((status, held, wake_at, ready_at, finished_at, self._now, one.calm, waits, exit_, n))
+        if one.status in FINAL:
+            self._ending.append((one.status, self._now, one.calm, one.exit, n))
+            return
+        status, held, wake_at, ready_at, _, waits, exit_ = self._target(one)
+        self._leaving.append((status, held, wake_at, ready_at, self._now, one.calm, waits, exit_, n))
 
     def _target(self, one: Commit) -> Row:
         """What the columns of an execution are that leaves its owner: from `status` to `exit`."""
@@ -160,57 +214,21 @@ class Batch:
         return status, None, NEVER if one.wake_at is None else one.wake_at, None, None, one.waits, None
 
     def _birth(self, one: Commit, start: Start) -> Row:
-        if one.status is Status.PENDING or (one.status is Status.SUSPENDED and start.due_at is not None):
-            return self._birth_detached(start)
+        if _is_detached(one, start):
+            # Nobody has begun it, whatever its start says, unless it brings a journal: its first claim will.
+            return detached(start, self._now, start.began_at if one.entries else None)
         began_at = self._now if start.began_at is None else start.began_at
         if one.status is Status.RUNNING:
-            return self._row(start, self._me, (Status.RUNNING, None, NEVER, None, None, None, None), began_at)
-        return self._row(start, None, self._target(one), began_at)
+            running: Row = (Status.RUNNING, None, NEVER, None, None, None, None)
+            return birth(start, (1, self._me, began_at), running, self._now)
+        return birth(start, (1, None, began_at), self._target(one), self._now)
 
-    def _birth_detached(self, start: Start) -> Row:
-        # Nobody has begun it, whatever its start says: its first claim will.
-        if start.due_at is None:
-            return self._row(start, None, (Status.PENDING, None, None, self._now, None, None, None), None)
-        return self._row(start, None, (Status.SUSPENDED, None, start.due_at, None, None, None, None), None)
 
-    def _row(self, start: Start, owner: int | None, target: Row, began_at: Instant | None) -> Row:
-        status, held, wake_at, ready_at, finished_at, waits, exit_ = target
-        return (
-            bytes.fromhex(start.execution_id),
-            start.incarnation,
-            # 0: the first claim makes it 1, which is what a birth in a worker's hands has.
-            0 if began_at is None else 1,
-            owner,
-            status,
-            held,
-            wake_at,
-            ready_at,
-            start.number,
-            start.workflow,
-            start.key,
-            start.priority,
-            start.version,
-            None if start.parent is None else bytes.fromhex(start.parent),
-            self._now,
-            began_at,
-            finished_at,
-            self._now,
-            write_attributes(start.attributes),
-            waits,
-            start.payload,
-            exit_,
-        )
+def _is_detached(one: Commit, start: Start) -> bool:
+    """Whether nobody has run the execution that is to be born."""
+    return one.status is Status.PENDING or (one.status is Status.SUSPENDED and start.due_at is not None)
 
-    def _write_entries(self, connection: Connection) -> None:
-        before = connection.total_changes()
-        connection.executemany(_ENTRY, self._entries)
-        if connection.total_changes() - before == len(self._entries):
-            return
-        # Some were there. A repeat says the same words; anything else is two turns that claim one
-        # place in the journal, which must never be settled by who came first.
-        for entry in self._entries:
-            if select(connection, _WRITTEN, entry[:2]) != [entry]:
-                raise StoreRefusedError(
-                    f"Entry {entry[1]} of the journal {entry[0].hex()} is there already, with other content."
-                    " Two turns have been committed under one fence: this is a defect of perdure. Nothing was written."
-                )
+
+def _has_gone_on(one: Commit, incarnation: bytes | None) -> bool:
+    """Whether a commit that asks for a next life finds it there: from an earlier try."""
+    return one.acts is not None and one.acts.next is not None and one.acts.next.incarnation == incarnation

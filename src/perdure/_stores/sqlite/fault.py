@@ -5,6 +5,7 @@ from typing import Final
 
 import apsw
 
+from perdure._stores.sqlite.rows import DamagedRowError
 from perdure.errors import StoreError, StoreFileError, StoreRefusedError, StoreUnavailableError
 
 # Another connection is in the way; waiting helps.
@@ -25,8 +26,8 @@ SPOILT: Final = (
 # What ends a transaction for all that take part in it, not for the statement that met it.
 FATAL: Final = (*BUSY, *SPOILT, apsw.FullError, apsw.InterruptError)
 
-# The last two are of a text that was read: what is written is encoded, and cannot fail so.
-DAMAGED: Final = (apsw.CorruptError, apsw.NotADBError, UnicodeDecodeError, JSONDecodeError)
+# The last three are of a text that was read: what is written is encoded, and cannot fail so.
+DAMAGED: Final = (apsw.CorruptError, apsw.NotADBError, UnicodeDecodeError, JSONDecodeError, DamagedRowError)
 
 _UNAVAILABLE: Final = (
     *BUSY,

@@ -1,4 +1,4 @@
-"""What is to be seen from outside: executions by id, pages of a listing, heartbeats."""
+"""What is to be seen from outside: executions by id, pages of a listing, heartbeats, and what a body shows."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from heapq import merge
@@ -18,6 +18,14 @@ _NEXT_WORKFLOW: Final = "SELECT min(workflow) FROM perdure_executions WHERE work
 _SAVE_HEARTBEAT: Final = (
     "INSERT INTO perdure_heartbeats(incarnation, name, occurrence, at, details) VALUES (?, ?, ?, ?, ?)"
     " ON CONFLICT DO UPDATE SET at = excluded.at, details = excluded.details"
+)
+_PUBLISH: Final = (
+    "INSERT INTO perdure_published(incarnation, name, at, value) VALUES (?, ?, ?, ?)"
+    " ON CONFLICT DO UPDATE SET at = excluded.at, value = excluded.value"
+)
+_PUBLISHED: Final = (
+    "SELECT p.name, p.value FROM perdure_executions e CROSS JOIN perdure_published p ON p.incarnation = e.incarnation"
+    " WHERE e.id = ? ORDER BY p.name"
 )
 _HEARTBEAT: Final = "SELECT details FROM perdure_heartbeats WHERE incarnation = ? AND name = ? AND occurrence = ?"
 
@@ -102,7 +110,9 @@ def _add_conditions(query: Query, conditions: list[str], bindings: list[Value]) 
     for name, value in query.attributes.items():
         types = _JSON_TYPES[type(value)]
         conditions.append(
-            f"EXISTS (SELECT 1 FROM json_each(attributes) a WHERE a.key = ? AND a.type IN ({types}) AND a.atom = ?)"
+            # One row that is no JSON any more would end the query for all of them.
+            "EXISTS (SELECT 1 FROM json_each(iif(json_valid(attributes), attributes, '{}')) a"
+            f" WHERE a.key = ? AND a.type IN ({types}) AND a.atom = ?)"
         )
         bindings += [name, value]
 
@@ -116,3 +126,13 @@ def heartbeat(connection: Connection, attempt: tuple[bytes, str, int]) -> bytes 
     """What the last attempt of this step said of its progress."""
     found = select(connection, _HEARTBEAT, attempt)
     return found[0][0] if found else None
+
+
+def publish(connection: Connection, shown: tuple[bytes, str], value: bytes, now: Instant) -> None:
+    """Keep what a body shows under a name; the last word wins."""
+    connection.execute(_PUBLISH, (*shown, now, value))
+
+
+def published(connection: Connection, execution_id: ExecutionId) -> dict[str, bytes]:
+    """What the body of the present life has shown, by name."""
+    return dict(select(connection, _PUBLISHED, (key(execution_id),)))

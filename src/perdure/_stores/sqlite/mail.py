@@ -1,17 +1,25 @@
-"""What reaches executions from outside, and what their kernels are rebuilt from."""
+"""Mailboxes: what lies in them, who is told of it, and how a letter is put into one."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
-from perdure._model.journal import Entry
 from perdure._model.records import ExecutionId, History, Letter, Mail, Receipt, WorkerId
 from perdure._model.status import FINAL
+from perdure._stores.sqlite import journal
 from perdure._stores.sqlite.driver import Connection, select
-from perdure._stores.sqlite.rows import NEVER, key
+from perdure._stores.sqlite.rows import NEVER
 from perdure._values.instant import Instant
 
-_STAND: Final = "SELECT n, incarnation, wakes, status FROM perdure_executions WHERE id = ?"
-_STORE: Final = "INSERT INTO perdure_mailbox VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_STAND: Final = (
+    "SELECT n, id, incarnation, fence, wakes, waiters, status, held, number, parent, begun"
+    " FROM perdure_executions WHERE id = ?"
+)
+_STORE: Final = "INSERT INTO perdure_mailbox VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_SENT: Final = "SELECT 1 FROM perdure_mailbox WHERE incarnation = ? AND kind = ? AND name = ? AND sender = ?"
+_SENT_BEFORE: Final = (
+    "SELECT 1 FROM perdure_lives l CROSS JOIN perdure_mailbox m ON m.incarnation = l.incarnation"
+    " WHERE l.execution_id = ? AND l.number > ? AND m.kind = ? AND m.name = ? AND m.sender = ? LIMIT 1"
+)
 # PENDING and HELD only count the mail; a claim or a resume will find it.
 _KEEP: Final = "UPDATE perdure_executions SET wakes = ? WHERE n = ?"
 _WAKE: Final = (
@@ -28,36 +36,97 @@ _ALL_MAIL_FOR: Final = (
     " WHERE w.id = ? AND e.owner = w.n AND e.wake_at IS NOT NULL AND e.wakes > 0"
 )
 _TOLD: Final = f"UPDATE perdure_executions SET wake_at = {NEVER} WHERE n = ?"
-_ENTRIES: Final = (
-    "SELECT seq, kind, name, occurrence, attempt, input, exit, at FROM perdure_journal"
-    " WHERE incarnation = ? AND seq > ? ORDER BY seq"
+# The store's own letters have number 0, and are behind nothing.
+_LETTERS: Final = (
+    "SELECT wake, kind, name, exit, at FROM perdure_mailbox WHERE incarnation = ? AND wake > 0 AND wake > ?"
+    " ORDER BY wake"
 )
-_LETTERS: Final = "SELECT wake, kind, name, exit, at FROM perdure_mailbox WHERE incarnation = ? ORDER BY wake"
+
+# A sender that has had no answer asks again soon. To look through all the lives of an endless loop
+# would make each letter to it dearer than the one before.
+_LIVES_LOOKED_THROUGH: Final = 8
 
 
-def deliver(connection: Connection, mail: Sequence[Mail], now: Instant) -> list[Receipt]:
-    """Store mail, and wake whom it reaches."""
-    return [_deliver_one(connection, one, now) for one in mail]
+class Standing(NamedTuple):
+    """How an execution stands, as far as its mail is concerned."""
+
+    n: int
+    id: bytes
+    incarnation: bytes
+    fence: int
+    wakes: int
+    waiters: int
+    status: str  # as rows have it
+    held: str | None
+    number: int
+    parent: bytes | None
+    begun: int
 
 
-def _deliver_one(connection: Connection, mail: Mail, now: Instant) -> Receipt:
-    found = select(connection, _STAND, (key(mail.execution_id),))
-    if not found:
-        return Receipt.UNKNOWN
-    n, incarnation, wakes, status = found[0]
-    if status in FINAL:
-        return Receipt.FINISHED
-    wake = wakes + 1
-    connection.execute(_STORE, (incarnation, mail.kind, mail.name, wake, mail.exit, now))
-    if connection.changes() == 0:
-        return Receipt.IGNORED
-    if status == "SUSPENDED":
-        connection.execute(_WAKE, (wake, now, n))
-    elif status == "RUNNING":
-        connection.execute(_TELL_OWNER, (wake, now, n))
+class Delivered(NamedTuple):
+    """What became of a letter."""
+
+    receipt: Receipt
+    # Whether it lies there since now, and not since an earlier try.
+    new: bool = False
+    # Whether somebody has something to do because of it.
+    stirs: bool = False
+
+
+STIRRED: Final = Delivered(Receipt.STORED, new=True, stirs=True)
+_KEPT: Final = Delivered(Receipt.STORED, new=True)
+
+
+def find(connection: Connection, id_: bytes) -> Standing | None:
+    """How an execution stands; None: there is none."""
+    found = select(connection, _STAND, (id_,))
+    return Standing._make(found[0]) if found else None
+
+
+def put(connection: Connection, row: Standing, mail: Mail, now: Instant, at: Instant) -> Delivered:
+    """Put a letter into a mailbox, as of the instant `at`, and wake whom it reaches."""
+    stored = store(connection, row, mail, at)
+    if not stored.new:
+        return stored
+    wake = row.wakes + 1
+    # One that has never begun and is suspended is a delayed start: nothing begins it early, and its claim finds the mail.
+    if row.status == "SUSPENDED" and row.begun:
+        connection.execute(_WAKE, (wake, now, row.n))
+    elif row.status == "RUNNING":
+        connection.execute(_TELL_OWNER, (wake, now, row.n))
     else:
-        connection.execute(_KEEP, (wake, n))
-    return Receipt.STORED
+        connection.execute(_KEEP, (wake, row.n))
+        return stored
+    return STIRRED
+
+
+def store(connection: Connection, row: Standing, mail: Mail, at: Instant) -> Delivered:
+    """Put a letter into a mailbox, or say why not. Whoever calls has `wakes` raised if it is new."""
+    incarnation = mail.incarnation
+    if incarnation is not None and incarnation != row.incarnation:
+        return _again(connection, row, mail, Receipt.OUTDATED)
+    if row.status in FINAL:
+        return _again(connection, row, mail, Receipt.FINISHED)
+    if row.number > 1 and mail.sender and _was_sent(connection, row, mail):
+        return Delivered(Receipt.STORED)
+    connection.execute(_STORE, (row.incarnation, mail.kind, mail.name, row.wakes + 1, mail.exit, at, mail.sender))
+    if connection.changes():
+        return _KEPT
+    return _again(connection, row, mail, Receipt.IGNORED)
+
+
+def _again(connection: Connection, row: Standing, mail: Mail, otherwise: Receipt) -> Delivered:
+    own = mail.sender and _was_sent(connection, row, mail)
+    return Delivered(Receipt.STORED if own else otherwise)
+
+
+def _was_sent(connection: Connection, row: Standing, mail: Mail) -> bool:
+    asked = mail.kind, mail.name, mail.sender
+    if select(connection, _SENT, (row.incarnation if mail.incarnation is None else mail.incarnation, *asked)):
+        return True
+    if mail.incarnation is not None or row.number == 1:
+        return False
+    return bool(select(connection, _SENT_BEFORE, (row.id, row.number - _LIVES_LOOKED_THROUGH, *asked)))
 
 
 def mail_for(connection: Connection, worker_id: WorkerId, *, everything: bool) -> dict[ExecutionId, int]:
@@ -68,12 +137,12 @@ def mail_for(connection: Connection, worker_id: WorkerId, *, everything: bool) -
     return {id_.hex(): wakes for _, id_, wakes in rows}
 
 
-def load(connection: Connection, wanted: Sequence[tuple[bytes, int]]) -> list[History]:
-    """Read journals from behind a seq, and mailboxes."""
+def load(connection: Connection, wanted: Sequence[tuple[bytes, int, int]]) -> list[History]:
+    """Read journals from behind a seq, and mailboxes from behind a number."""
     return [
         History(
-            list(map(Entry._make, select(connection, _ENTRIES, (incarnation, seq)))),
-            list(map(Letter._make, select(connection, _LETTERS, (incarnation,)))),
+            journal.read(connection, incarnation, seq),
+            list(map(Letter._make, select(connection, _LETTERS, (incarnation, wake)))),
         )
-        for incarnation, seq in wanted
+        for incarnation, seq, wake in wanted
     ]

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from perdure._model.records import Attributes, ExecutionId, Record, Worker, WorkerId
+from perdure._model.records import UNREADABLE, Attributes, ExecutionId, Record, Worker, WorkerId
 from perdure._model.status import Held, Status
 from perdure.errors import StoreRefusedError
 
@@ -16,11 +16,16 @@ HELD: Final = "HELD"  # the status that shows itself as SUSPENDED with a code
 # In the order of `Record`; the owner by its number.
 COLUMNS: Final = (
     "id, incarnation, number, workflow, key, status, held, waits, owner, fence, wakes, wake_at, crashes, priority,"
-    " version, parent, attributes, created_at, began_at, finished_at, changed_at, payload, exit"
+    " version, parent, attributes, created_at, began_at, finished_at, changed_at, payload, exit,"
+    " deadline, seed"
 )
 
 _STATUS: Final = {str(status): status for status in Status} | {HELD: Status.SUSPENDED}
 _HELD: Final = {None: None} | {str(held): held for held in Held}
+
+
+class DamagedRowError(ValueError):
+    """A row holds what nobody has written. It names the row; the lane adds the file."""
 
 
 def record(row: Sequence[Any], owner: WorkerId | None) -> Record:
@@ -33,8 +38,9 @@ def record(row: Sequence[Any], owner: WorkerId | None) -> Record:
         number,
         workflow,
         readable_key,
-        _STATUS[status],
-        _HELD[held],
+        _status(status, id_),
+        # A code that is not known, of a newer release or of a damaged disk, holds it all the same.
+        _HELD.get(held, Held.UNREADABLE),
         waits,
         owner,
         fence,
@@ -48,6 +54,13 @@ def record(row: Sequence[Any], owner: WorkerId | None) -> Record:
         read_attributes(attributes),
         *rest,
     )
+
+
+def _status(text: str, id_: bytes) -> Status:
+    status = _STATUS.get(text)
+    if status is None:
+        raise DamagedRowError(f"the status of execution {id_.hex()} is {text!r}")
+    return status
 
 
 def worker(row: Sequence[Any]) -> Worker:
@@ -87,5 +100,14 @@ def write_attributes(attributes: Attributes) -> str:
 
 
 def read_attributes(text: str) -> Attributes:
-    """The attributes of a row."""
-    return {} if text == "{}" else json.loads(text)
+    """The attributes of a row.
+
+    What cannot be read must not keep a worker from claiming the rows beside it, nor a listing from showing them.
+    """
+    if text == "{}":
+        return {}
+    try:
+        read = json.loads(text)
+    except ValueError:
+        return UNREADABLE
+    return cast("Attributes", read) if isinstance(read, dict) else UNREADABLE

@@ -15,19 +15,23 @@ from typing import Any, Self
 
 from perdure._failpoints import reach
 from perdure._model.clock import Clock, SystemClock
+from perdure._model.journal import Entry
 from perdure._model.records import (
     Answer,
     Commit,
     ExecutionId,
     History,
+    Letter,
+    Life,
     Mail,
     Query,
     Receipt,
     Record,
+    Start,
     Worker,
     WorkerId,
 )
-from perdure._stores.sqlite import claim, commit, listing, mail, timer, worker
+from perdure._stores.sqlite import claim, commit, interrupt, life, listing, mail, purge, tail, timer, worker
 from perdure._stores.sqlite.connection import FileDatabase, MemoryDatabase
 from perdure._stores.sqlite.driver import Connection
 from perdure._stores.sqlite.job import Work, call_soon
@@ -234,16 +238,31 @@ class SqliteStore:
             after=lambda taken: taken and reach("claim.after"),
         )
 
-    async def load(self, wanted: Sequence[tuple[bytes, int]], /) -> list[History]:
-        """Read (incarnation, after seq): the entries behind that seq, and all mail, both in order."""
+    async def load(self, wanted: Sequence[tuple[bytes, int, int]], /) -> list[History]:
+        """Read (incarnation, after seq, after wake): the entries behind that seq, the mail behind that wake."""
         return await self._read(lambda connection: mail.load(connection, wanted))
 
     async def deliver(self, letters: Sequence[Mail], /) -> list[Receipt]:
         """Store mail, the first of each (execution, kind, name), and wake whom it reaches."""
         return await self._write(
-            lambda connection: mail.deliver(connection, letters, self._clock.now()),
+            lambda connection: interrupt.deliver(connection, letters, self._clock.now()),
             before=lambda: reach("deliver.before"),
             after=lambda _: reach("deliver.after"),
+        )
+
+    async def interrupt_unsafe(self, execution_id: ExecutionId, exit: bytes, /) -> Receipt:
+        """End an execution as INTERRUPTED with this exit, whatever it does."""
+        return await self._write(
+            lambda connection: interrupt.interrupt_unsafe(connection, execution_id, exit, self._clock.now()),
+            before=lambda: reach("deliver.before"),
+            after=lambda _: reach("deliver.after"),
+        )
+
+    async def expire(self, exit: bytes, limit: int, /) -> int:
+        """Deliver INTERRUPT with this exit to up to `limit` executions whose deadline has passed, once each."""
+        return await self._write(
+            lambda connection: interrupt.expire(connection, exit, limit, self._clock.now()),
+            after=lambda count: count and reach("expire.after"),
         )
 
     async def mail_for(self, worker_id: WorkerId, /) -> dict[ExecutionId, int]:
@@ -264,12 +283,30 @@ class SqliteStore:
         )
 
     async def next_wake(self) -> Instant | None:
-        """The earliest `wake_at` of any SUSPENDED execution that is not held."""
+        """The earliest `wake_at` of any SUSPENDED execution that is not held, or deadline of one that has not ended."""
         return await self._read(timer.next_wake)
 
-    async def resume(self, execution_id: ExecutionId, /) -> Record | None:
+    async def resume(self, execution_id: ExecutionId, /, *, skip: bool = False) -> Record | None:
         """Make a held execution PENDING; give it as it stood before."""
-        return await self._write(lambda connection: timer.resume(connection, execution_id, self._clock.now()))
+        return await self._write(
+            lambda connection: timer.resume(connection, execution_id, self._clock.now(), skip=skip)
+        )
+
+    async def renew(self, before: bytes, start: Start, entries: Sequence[Entry], letters: Sequence[Letter], /) -> bool:
+        """Put a finished or held life aside, and begin the next one with this journal and mailbox."""
+        return await self._write(
+            lambda connection: life.renew(connection, before, start, entries, letters, now=self._clock.now()),
+            before=lambda: reach("renew.before"),
+            after=lambda done: done and reach("renew.after"),
+        )
+
+    async def lives(self, execution_id: ExecutionId, /) -> list[Life]:
+        """The earlier lives of an execution that have been put aside, in order."""
+        return await self._read(lambda connection: life.lives(connection, execution_id))
+
+    async def published(self, execution_id: ExecutionId, /) -> dict[str, bytes]:
+        """What the body of the present life has shown, by name."""
+        return await self._read(lambda connection: listing.published(connection, execution_id))
 
     async def save_heartbeat(self, incarnation: bytes, name: str, occurrence: int, details: bytes, /) -> None:
         """Keep what an attempt says of its progress; the last word wins."""
@@ -296,6 +333,27 @@ class SqliteStore:
     async def workers(self) -> list[Worker]:
         """Every worker that has not been forgotten, retired ones too."""
         return await self._read(worker.workers)
+
+    async def tail(self, incarnation: bytes, limit: int, /) -> History:
+        """The newest `limit` entries and the newest `limit` letters of an incarnation, both in order."""
+        return await self._read(lambda connection: tail.tail(connection, incarnation, limit))
+
+    # Forgetting --------------------------------------------------------------------------------
+
+    async def purge(self, workflow: str | None, before: Instant, limit: int, /) -> int:
+        """Remove up to `limit` executions of a workflow that ended at `before` or earlier, with all that is theirs."""
+        return await self._write(
+            lambda connection: purge.purge(connection, workflow, before, limit),
+            after=lambda count: count and reach("purge.after"),
+        )
+
+    async def purge_lives(self, workflow: str | None, before: Instant, limit: int, /) -> int:
+        """Remove up to `limit` lives that were put aside at `before` or earlier, with all that is theirs."""
+        return await self._write(lambda connection: purge.purge_lives(connection, workflow, before, limit))
+
+    async def forget_workers(self, before: Instant, /) -> int:
+        """Forget workers that were retired at `before` or earlier."""
+        return await self._write(lambda connection: purge.forget_workers(connection, before))
 
     # The doors ---------------------------------------------------------------------------------
 

@@ -3,9 +3,11 @@
 from typing import Final
 
 from perdure._failpoints import reach
-from perdure._model.records import ExecutionId, Record
+from perdure._model.records import ExecutionId, Mail, MailKind, Record
+from perdure._model.status import Held
 from perdure._stores.sqlite.driver import Connection, select
 from perdure._stores.sqlite.listing import read
+from perdure._stores.sqlite.mail import find, put
 from perdure._stores.sqlite.rows import NEVER, key
 from perdure._values.instant import Instant
 
@@ -18,6 +20,9 @@ _PROMOTE: Final = (
 _IS_DUE: Final = "SELECT 1 FROM perdure_executions WHERE owner IS NULL AND wake_at <= ? LIMIT 1"
 _NEXT_WAKE: Final = (
     "SELECT wake_at FROM perdure_executions WHERE owner IS NULL AND wake_at IS NOT NULL ORDER BY wake_at LIMIT 1"
+)
+_NEXT_DEADLINE: Final = (
+    "SELECT expires_at FROM perdure_executions WHERE expires_at IS NOT NULL ORDER BY expires_at LIMIT 1"
 )
 # Whoever resumes has looked into it: the crashes of the past do not count against the next try.
 _RESUME: Final = (
@@ -36,13 +41,26 @@ def promote(connection: Connection, limit: int, now: Instant) -> int:
 
 
 def next_wake(connection: Connection) -> Instant | None:
-    """The earliest wake of all."""
-    found = select(connection, _NEXT_WAKE)
-    return found[0][0] if found and found[0][0] != NEVER else None
+    """The earliest wake of all, or the earliest deadline."""
+    found = [at for sql in (_NEXT_WAKE, _NEXT_DEADLINE) for (at,) in select(connection, sql) if at != NEVER]
+    return min(found, default=None)
 
 
-def resume(connection: Connection, execution_id: ExecutionId, now: Instant) -> Record | None:
+def resume(connection: Connection, execution_id: ExecutionId, now: Instant, *, skip: bool) -> Record | None:
     """Make a held execution PENDING; give it as it stood before."""
     found = read(connection, [execution_id])
+    free(connection, execution_id, now)
+    if not found:
+        return None
+    if skip and found[0].held is Held.COMPENSATION:
+        row = find(connection, key(execution_id))
+        assert row is not None
+        # The fence tells one skip from the next: each letter has to be the first of its name.
+        put(connection, row, Mail(execution_id, MailKind.SKIP, str(row.fence), b""), now, now)
+    return found[0]
+
+
+def free(connection: Connection, execution_id: ExecutionId, now: Instant) -> bool:
+    """Make a held execution PENDING; give whether it was one."""
     connection.execute(_RESUME, (now, key(execution_id)))
-    return found[0] if found else None
+    return bool(connection.changes())

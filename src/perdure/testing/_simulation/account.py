@@ -6,21 +6,33 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, cast
 
+from pydantic_core import from_json
+
 from perdure._definitions.registration import Registration
 from perdure._definitions.workflow import WorkflowImplementation
-from perdure._engine.standing import standing_of
+from perdure._engine.standing import judge_of, standing_of
 from perdure._kernel.event import Origin
 from perdure._kernel.kernel import Kernel
 from perdure._model.journal import Entry, Kind
 from perdure._model.records import Record
 from perdure._model.status import Held, Status
-from perdure._values.instant import Instant
+from perdure._values.exit_codec import is_success, retry_at
+from perdure._values.instant import UNTIL_RESUMED, Instant
 from perdure.testing._simulation.case import Case
 from perdure.testing._simulation.director import ClientsSaw
-from perdure.testing._simulation.history import AttemptSeen, EntryWritten, ExecutionChange, History, Tick
+from perdure.testing._simulation.history import (
+    AttemptSeen,
+    EntryWritten,
+    ExecutionChange,
+    History,
+    LetterWritten,
+    Tick,
+)
 from perdure.testing._simulation.told import SimulatedExecution, SimulatedRun
 
 Step = tuple[str, int, int]  # name, occurrence, attempt
+
+PAYLOAD_LIMIT = 4 * 1024 * 1024
 
 
 class Stand(NamedTuple):
@@ -44,6 +56,8 @@ class Life:
     attempts: list[AttemptSeen] = field(default_factory=list[AttemptSeen])
     # How many entries were there after each transaction that wrote some, with the place of that.
     commits: list[tuple[Tick, int]] = field(default_factory=list[tuple[Tick, int]])
+    # What was done to its mailbox.
+    letters: list[LetterWritten] = field(default_factory=list[LetterWritten])
 
     def __str__(self) -> str:
         return f"{self.record.workflow} {self.record.execution_id}"
@@ -65,7 +79,24 @@ class Life:
         Raises:
             AssertionError: A replay goes another way than the journal.
         """
+        if self.record.began_at is None:
+            return []  # nobody has ever run it
         return [self._stand(length) for length in (0, *(length for _, length in self.commits))]
+
+    @cached_property
+    def again_at(self) -> dict[int, Instant | None]:
+        """When the attempt is due that follows a recorded failure, by the failure's seq; None: none follows.
+
+        One that has held the execution is followed by another when somebody has resumed it (R28, R36).
+        """
+        due: dict[int, Instant | None] = {}
+        for entry in self.entries:
+            if entry.kind == Kind.HELD:
+                resumed = [seq for seq, at in due.items() if at == UNTIL_RESUMED]
+                due.update(dict.fromkeys([*resumed, *from_json(entry.input)], entry.at))
+            elif is_activity(entry) and not is_success(entry.exit):
+                due[entry.seq] = retry_at(entry.exit)
+        return due
 
     def _stand(self, length: int) -> Stand:
         kernel = self.replay(length)
@@ -86,26 +117,45 @@ class Life:
         """A kernel of its own that has been fed the journal up to there."""
         record, entries = self.record, self.entries[:length]
         assert record.began_at is not None
-        kernel = Kernel(
-            Origin(
-                record.execution_id, record.number, record.workflow, record.incarnation, record.began_at, unborn=False
-            ),
-            entries,
-        )
+        origin = Origin(
+            record.execution_id, record.number, record.workflow, record.seed or record.incarnation, record.began_at,
+            unborn=False, incarnation=record.incarnation, priority=record.priority, deadline=record.deadline,
+        )  # fmt: skip
+        kernel = Kernel(origin, entries, judge=judge_of(self.implementation, PAYLOAD_LIMIT))
         kernel.begin(lambda: self.implementation.make_body(record.payload, record.execution_id), entries)
         kernel.take_asked()
         return kernel
 
-    def replayed_end(self) -> tuple[Status, Held | None, bytes | None, int]:
-        """How a replay of the whole journal ends, and how many entries it would write that are not there."""
+    def replayed_end(self) -> "ReplayedEnd":
+        """How a replay of the whole journal ends."""
         kernel = self.replay(len(self.entries))
         try:
-            standing = standing_of(
-                kernel, self.implementation, now=self.record.changed_at, payload_limit=4 * 1024 * 1024
+            standing = standing_of(kernel, self.implementation, now=self.record.changed_at, busy=False)
+            untaken = [f"{entry.kind} {entry.name}" for entry in kernel.steps.kept]
+            return ReplayedEnd(
+                standing.status, standing.held, standing.exit, len(kernel.take_written()[0]), kernel.continues, untaken
             )
-            return standing.status, standing.held, standing.exit, len(kernel.take_written()[0])
         finally:
             kernel.close()
+
+    @property
+    def ended_at(self) -> Tick | None:
+        """The place in the run at which it has ended; None: it has not."""
+        return next((one.tick for one in self.changes if one.after is not None and one.after.exit is not None
+                     and one.after.held is None), None)  # fmt: skip
+
+
+class ReplayedEnd(NamedTuple):
+    """How the replay of a whole journal ends."""
+
+    status: Status
+    held: Held | None
+    exit: bytes | None
+    # How many entries it would write that are not there.
+    written: int
+    continues: bool
+    # Entries that nobody has taken.
+    untaken: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +203,11 @@ def account_of(
             continue
         life.written = entries
         life.commits = _commits(entries, history)
+    for letter in history.letters:
+        if letter.incarnation in by_incarnation:
+            by_incarnation[letter.incarnation].letters.append(letter)
+        else:
+            strays.append(f"a letter {letter.kind} lies in the mailbox of nobody ({letter.incarnation.hex()})")
     for attempt in history.attempts:
         if attempt.execution_id in lives:
             lives[attempt.execution_id].attempts.append(attempt)

@@ -2,12 +2,15 @@
 
 First safety: things go wrong, up to the number that the case allows. Then liveness: nothing goes
 wrong any more, and everything that was accepted has to end.
+
+Beside the clients who start and wait there are visitors, who come to every execution that is born:
+they complete what it waits for, send it messages, interrupt it. What each of them was told is kept.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from perdure._definitions.registration import Registration
 from perdure._definitions.workflow import Workflow
@@ -21,6 +24,8 @@ from perdure.testing._simulation.world import MS, SECOND, Stuck, World
 if TYPE_CHECKING:
     from perdure.testing._simulation.loop import Microseconds
 
+MakeWorld = Callable[[Case, Iterable[Registration]], World]
+
 FINAL: Final = frozenset({"SUCCEEDED", "FAILED", "INTERRUPTED"})
 
 
@@ -32,6 +37,36 @@ class Commission:
     args: tuple[Any, ...] = ()
     # How many start it, all of them with the same.
     clients: int = 1
+    # Of its start, as `Workflow.options` takes them.
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errand:
+    """Something that a visitor does to an execution: mail of a kind, with a name and an exit."""
+
+    kind: str
+    name: str
+    exit: bytes
+    # How long the visitor waits before it.
+    after_s: float
+    # Gives whether it counts.
+    do: Callable[[WorkflowEngine, str], Coroutine[Any, Any, bool]]
+
+
+# The visitors of an execution of that workflow with that payload; each does one errand after the other.
+Visitors = Callable[[str, bytes], Sequence[Sequence[Errand]]]
+
+
+def nobody_visits(workflow: str, payload: bytes) -> Sequence[Sequence[Errand]]:
+    """Executions are left to themselves."""
+    del workflow, payload
+    return ()
+
+
+def _crashes_only() -> dict[str, float]:
+    """It was not to blame."""
+    return {"CRASHES": 0.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +75,24 @@ class Plan:
 
     registrations: Sequence[Registration]
     commissions: Sequence[Commission]
+    visitors: Visitors = nobody_visits
+    # For what held executions are resumed, each with the chance of a resume that skips.
+    mends: Mapping[str, float] = field(default_factory=_crashes_only)
+
+
+class Visit(NamedTuple):
+    """An errand that was done."""
+
+    asked: int  # the place in the run at which it was asked for
+    told: int  # and at which its visitor heard of it
+    execution_id: str
+    kind: str
+    name: str
+    exit: bytes
+    # Whether it counts, as its visitor was told.
+    counted: bool
+    # Whether that was the answer to the only try.
+    sure: bool
 
 
 @dataclass
@@ -50,13 +103,16 @@ class ClientsSaw:
     accepted: dict[str, int] = field(default_factory=dict[str, int])
     # By execution: the encoded exits that were told.
     told: dict[str, list[bytes]] = field(default_factory=dict[str, list[bytes]])
+    visits: list[Visit] = field(default_factory=list[Visit])
+    # The errands that were begun: execution, kind and name of each. A run may end before all of them are visits.
+    begun: list[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
 
 
 class Director:
     """Directs one run."""
 
-    def __init__(self, case: Case, plan: Plan) -> None:
-        self.world = World(case, plan.registrations)
+    def __init__(self, case: Case, plan: Plan, make_world: MakeWorld = World) -> None:
+        self.world = make_world(case, plan.registrations)
         self.saw = ClientsSaw()
         self._plan = plan
         # Set at the next change, and then replaced: several wait for it.
@@ -67,7 +123,9 @@ class Director:
         self._replaced: float = self.world.fate("fleet").choice((0, 0.5, 1))
         # Clients that wait for a result.
         self._waiting: list[tuple[str, asyncio.Task[None]]] = []
-        # Executions that were held for crashes and have been resumed, each with its fence then.
+        # Executions that have been visited.
+        self._visited: set[str] = set()
+        # Executions that were held and have been resumed, each with its fence then.
         self._resumed: set[tuple[str, int]] = set()
 
     def run(self) -> None:
@@ -90,6 +148,7 @@ class Director:
             self.world.open_process()
         self._spawn(self._make_trouble())
         self._spawn(self._operate())
+        self._spawn(self._receive_visitors())
         clients = [
             self._spawn(self._client(commission, id_))
             for commission in self._plan.commissions
@@ -131,20 +190,65 @@ class Director:
     # Executions ------------------------------------------------------------------------------------
 
     def _all_ended(self) -> bool:
-        """Whether nothing moves any more by itself: what is held for another reason than crashes stays so."""
+        """Whether nothing moves any more by itself: what is held and not resumed stays so."""
+        mends = self._plan.mends
         return all(
-            row.status in FINAL or row.held not in {None, "CRASHES"} for row in self.world.history.latest.values()
+            row.status in FINAL or (row.held is not None and row.held not in mends)
+            for row in self.world.history.latest.values()
         )
 
     async def _operate(self) -> None:
-        """Resume what is held because its workers have crashed: it was not to blame."""
+        """Resume what is held: because its workers have crashed, or because the plan wants it."""
         while True:
             for row in list(self.world.history.latest.values()):
                 place = (row.execution_id, row.fence)
-                if row.held == "CRASHES" and place not in self._resumed:
+                if row.held is not None and row.held in self._plan.mends and place not in self._resumed:
                     self._resumed.add(place)
-                    self._spawn(self._ask_until_done(_resume(row.execution_id)))
+                    self._spawn(self._mend(row.execution_id, row.held))
             await self._next_news()
+
+    async def _mend(self, execution_id: str, held: str) -> None:
+        fate = self.world.fate("operator")
+        skip = fate.random() < self._plan.mends[held]
+        if held != "CRASHES":
+            await asyncio.sleep(fate.choice((0, 0.01, 1, 400)))
+        await self._ask_until_done(lambda engine: engine.resume(execution_id, skip=skip))
+
+    # Visitors --------------------------------------------------------------------------------------
+
+    async def _receive_visitors(self) -> None:
+        """Let every execution that is born have its visitors."""
+        if self._plan.visitors is nobody_visits:
+            return
+        while True:
+            for row in list(self.world.history.latest.values()):
+                if row.execution_id not in self._visited:
+                    self._visited.add(row.execution_id)
+                    for errands in self._plan.visitors(row.workflow, self._payload_of(row.execution_id)):
+                        self._spawn(self._visit(row.execution_id, errands))
+            await self._next_news()
+
+    def _payload_of(self, execution_id: str) -> bytes:
+        sql = f"SELECT payload FROM perdure_executions WHERE id = x'{execution_id}'"  # noqa: S608 - an id of ours
+        [(payload,)] = self.world.keeper.select(sql)
+        return payload
+
+    async def _visit(self, execution_id: str, errands: Sequence[Errand]) -> None:
+        for errand in errands:
+            await asyncio.sleep(errand.after_s)
+            asked, tries = self.world.history.tick(), Tries()
+            self.saw.begun.append((execution_id, errand.kind, errand.name))
+            try:
+                counted = await self._ask_until_done(lambda engine, do=errand.do: do(engine, execution_id), tries)
+            except ExecutionNotFoundError as error:
+                self.world.complain(f"{execution_id} was born, and whoever sends it {errand.kind} is told: {error}")
+                return
+            self.saw.visits.append(
+                Visit(
+                    asked, self.world.history.tick(), execution_id, errand.kind, errand.name, errand.exit, counted,
+                    tries.count == 1,
+                )
+            )  # fmt: skip
 
     # Clients ---------------------------------------------------------------------------------------
 
@@ -163,7 +267,7 @@ class Director:
         workflow = commission.workflow
 
         def start(engine: WorkflowEngine) -> Coroutine[Any, Any, Any]:
-            chosen = workflow.options(engine=engine)
+            chosen = workflow.options(engine=engine, **commission.options)
             if execution_id is not None:
                 chosen = chosen.options(execution_id=execution_id)
             return chosen.start(*commission.args)
@@ -182,10 +286,12 @@ class Director:
         except ExecutionNotFoundError as error:
             self.world.complain(f"{execution_id} was accepted, and whoever waits for it is told: {error}")
 
-    async def _ask_until_done(self, question: Question) -> Any:
+    async def _ask_until_done(self, question: Question, tries: "Tries | None" = None) -> Any:
         """Ask a process, and another one when that is gone or cannot say; as whoever needs an answer does."""
         while True:
             process = await self._some_process()
+            if tries is not None:
+                tries.count += 1
             try:
                 return await process.ask(question, self.world.outside)
             except (ProcessGone, StoreUnavailableError):
@@ -267,5 +373,8 @@ class Director:
             self.world.open_process()
 
 
-def _resume(execution_id: str) -> Question:
-    return lambda engine: engine.resume(execution_id)
+@dataclass
+class Tries:
+    """How often something was asked."""
+
+    count: int = 0

@@ -33,6 +33,9 @@ class ExecutionRow(NamedTuple):
     wake_at: int | None
     crashes: int
     exit: bytes | None
+    # How many letters in its mailbox say who waits for it; and its deadline, until that is seen to.
+    waiters: int
+    expires_at: int | None
 
 
 class ExecutionChange(NamedTuple):
@@ -63,6 +66,23 @@ class EntryWritten(NamedTuple):
     at: int
 
 
+class LetterWritten(NamedTuple):
+    """A row of a mailbox was written; `how` is insert, update or delete."""
+
+    tick: Tick
+    now: int
+    process: int
+    how: str
+    incarnation: bytes
+    kind: str
+    name: str
+    # From 1; 0: the store's own letters.
+    wake: int
+    exit: bytes
+    at: int
+    sender: bytes
+
+
 class WorkerChange(NamedTuple):
     """A worker was registered, or retired."""
 
@@ -91,12 +111,17 @@ class AttemptSeen(NamedTuple):
     timeout_ms: int | None
 
 
-Written = ExecutionChange | EntryWritten | WorkerChange
+Written = ExecutionChange | EntryWritten | LetterWritten | WorkerChange
 
 _EXECUTION: Final = (
     "id", "incarnation", "workflow", "status", "held", "owner", "fence", "wakes", "wake_at", "crashes", "exit",
+    "waiters", "expires_at",
 )  # fmt: skip
 _ENTRY: Final = ("incarnation", "seq", "kind", "name", "occurrence", "attempt", "input", "exit", "at")
+_LETTER: Final = ("incarnation", "kind", "name", "wake", "exit", "at", "sender")
+_TABLES: Final = (("executions", _EXECUTION), ("journal", _ENTRY), ("mailbox", _LETTER))
+# What is awaited by many, and says that something has got on.
+_PROGRESS: Final = frozenset({Kind.TIMER, Kind.DEFERRED, Kind.MESSAGE, Kind.CHILD, Kind.INTERRUPT})
 _EVENTS: Final = {"INSERT": ("new",), "UPDATE": ("old", "new"), "DELETE": ("old",)}
 
 
@@ -106,6 +131,7 @@ class History:
 
     executions: list[ExecutionChange] = field(default_factory=list[ExecutionChange])
     entries: list[EntryWritten] = field(default_factory=list[EntryWritten])
+    letters: list[LetterWritten] = field(default_factory=list[LetterWritten])
     workers: list[WorkerChange] = field(default_factory=list[WorkerChange])
     attempts: list[AttemptSeen] = field(default_factory=list[AttemptSeen])
     # By execution: its row as it is now.
@@ -131,7 +157,9 @@ class History:
                     self.latest[one.after.execution_id] = one.after
             elif isinstance(one, EntryWritten):
                 self.entries.append(one)
-                self.progress += one.kind == Kind.TIMER or (one.kind == Kind.ACTIVITY and is_success(one.exit))
+                self.progress += one.kind in _PROGRESS or (one.kind == Kind.ACTIVITY and is_success(one.exit))
+            elif isinstance(one, LetterWritten):
+                self.letters.append(one)
             else:
                 self.workers.append(one)
 
@@ -142,7 +170,7 @@ class History:
 
     def digest(self, before: int) -> int:
         """A number that is the same for the same history, going on from `before`."""
-        told = repr((before, self.executions, self.entries, self.workers, self.attempts))
+        told = repr((before, self.executions, self.entries, self.letters, self.workers, self.attempts))
         return int.from_bytes(hashlib.sha256(told.encode()).digest()[:8], "big")
 
     def most_attempted(self) -> str:
@@ -189,7 +217,7 @@ class Witness:
         real: Any = connection
         real.create_scalar_function("perdure_saw", self._saw)
         for event, sides in _EVENTS.items():
-            for table, columns in (("executions", _EXECUTION), ("journal", _ENTRY)):
+            for table, columns in _TABLES:
                 values = ", ".join(f"{side}.{column}" for side in sides for column in columns)
                 connection.execute(
                     f"CREATE TEMP TRIGGER saw_{table}_{event} AFTER {event} ON main.perdure_{table}"
@@ -219,6 +247,8 @@ class Witness:
             self._open.append(ExecutionChange(tick, now, process, before, after))
         elif table == "journal":
             self._open.append(EntryWritten(tick, now, process, event, *values[-len(_ENTRY) :]))
+        elif table == "mailbox":
+            self._open.append(LetterWritten(tick, now, process, event, *values[-len(_LETTER) :]))
         else:
             n, worker_id, retired = values
             self._open.append(WorkerChange(tick, process, n, worker_id, bool(retired)))

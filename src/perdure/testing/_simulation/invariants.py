@@ -10,10 +10,11 @@ from typing import Final
 
 from perdure._model.journal import Kind
 from perdure._model.status import Status, is_final, may_become
-from perdure._values.exit_codec import is_success, retry_at
+from perdure._values.exit_codec import is_success
 from perdure.testing._simulation.account import Account, Life, is_activity
 from perdure.testing._simulation.case import Fault
 from perdure.testing._simulation.history import AttemptSeen, ExecutionChange, ExecutionRow
+from perdure.testing._simulation.mail import MAIL_CHECKS
 from perdure.testing._simulation.ownership import (
     has_got_on,
     is_freed,
@@ -181,12 +182,17 @@ def every_replay_goes_the_same_way(account: Account) -> Iterator[str]:
         except AssertionError as divergence:
             yield f"{life}: {divergence}"
             continue
-        if is_final(life.record.status):
-            status, held, exit_, written = life.replayed_end()
-            if (status, held, exit_) != (life.record.status, None, life.record.exit):
-                yield f"{life} has ended {life.record.status} {life.record.exit!r}; replayed: {held or status} {exit_!r}"
-            if written:
-                yield f"{life}: a replay of the whole journal writes {written} entries more"
+        if is_final(life.record.status) and life.record.began_at is not None:
+            end = life.replayed_end()
+            if (end.status, end.held, end.exit) != (life.record.status, None, life.record.exit):
+                yield (
+                    f"{life} has ended {life.record.status} {life.record.exit!r};"
+                    f" replayed: {end.held or end.status} {end.exit!r}"
+                )
+            if end.written:
+                yield f"{life}: a replay of the whole journal writes {end.written} entries more"
+            if end.untaken:
+                yield f"{life}: recorded, and asked for by nobody: {', '.join(end.untaken)}"
         for stand, (_, length) in zip(stands, life.commits, strict=False):
             yield from _check_asked(life, stand.length, length)
 
@@ -302,11 +308,11 @@ def every_attempt_has_its_number(account: Account) -> Iterator[str]:
             attempt, again_at = due.get(place, (1, 0))
             if entry.attempt != attempt or again_at is None:
                 yield f"{life}: attempt {entry.attempt} of {entry.name} is recorded, where attempt {attempt} is due"
-            due[place] = (entry.attempt + 1, None if is_success(entry.exit) else retry_at(entry.exit))
+            due[place] = (entry.attempt + 1, life.again_at.get(entry.seq))
         again = {
-            (entry.name, entry.occurrence, entry.attempt + 1): retry_at(entry.exit)
+            (entry.name, entry.occurrence, entry.attempt + 1): life.again_at.get(entry.seq)
             for entry in life.entries
-            if is_activity(entry) and not is_success(entry.exit)
+            if is_activity(entry)
         }
         for attempt_seen in life.attempts:
             at = again.get((attempt_seen.name, attempt_seen.occurrence, attempt_seen.attempt))
@@ -394,4 +400,5 @@ CHECKS: Final[tuple[Check, ...]] = (
     at_most_once_is_kept,
     no_outcome_is_unknown_without_cause,
     no_attempt_times_out_early,
+    *MAIL_CHECKS,
 )

@@ -16,9 +16,10 @@ from perdure._stores.sqlite.rows import COLUMNS, record
 from perdure.errors import UsageError
 from perdure.testing._simulation.account import Account, account_of, told_of
 from perdure.testing._simulation.case import Case
-from perdure.testing._simulation.director import Commission, Director, Plan
+from perdure.testing._simulation.director import Commission, Director, MakeWorld, Plan
 from perdure.testing._simulation.invariants import violations
 from perdure.testing._simulation.told import SimulatedRun
+from perdure.testing._simulation.world import World
 
 logger = logging.getLogger("perdure.testing")
 
@@ -141,7 +142,7 @@ def simulate(
     )
 
     def judge(account: Account) -> Iterable[str]:
-        return _asked(check, account)
+        return asked(check, told_of(account))
 
     return simulate_plans(lambda _: plan, cases_of(seeds), judge, setup=setup, repeat=f"simulate({workflow.name}, …")
 
@@ -160,6 +161,7 @@ def simulate_plans(
     *,
     setup: Callable[[], object] | None = None,
     repeat: str,
+    tries: int = MOST_TRIES,
 ) -> Simulation:
     """Run each case on a plan of its own, and judge it. The first that is wrong is made smaller and told."""
     simulation = Simulation()
@@ -168,7 +170,7 @@ def simulate_plans(
         found = run_case(case, make_plan(case), judge, simulation, setup)
         if found:
             smallest, still = shrunk(
-                case, found, lambda smaller: run_case(smaller, make_plan(smaller), judge, Simulation(), setup)
+                case, found, lambda smaller: run_case(smaller, make_plan(smaller), judge, Simulation(), setup), tries
             )
             raise _failed(case, smallest, still, repeat)
         if time.monotonic() - said_at > 10:
@@ -178,12 +180,18 @@ def simulate_plans(
 
 
 def run_case(
-    case: Case, plan: Plan, judge: Judge, simulation: Simulation, setup: Callable[[], object] | None = None
+    case: Case,
+    plan: Plan,
+    judge: Judge,
+    simulation: Simulation,
+    setup: Callable[[], object] | None = None,
+    *,
+    make_world: MakeWorld = World,
 ) -> list[str]:
     """Run one case; everything that is wrong with it."""
     if setup is not None:
         setup()
-    director = Director(case, plan)
+    director = Director(case, plan, make_world)
     world = director.world
     try:
         director.run()
@@ -228,11 +236,12 @@ def _count(simulation: Simulation, director: Director) -> None:
     simulation.digest = world.history.digest(simulation.digest)
 
 
-def _asked(check: Callable[[SimulatedRun], object] | None, account: Account) -> list[str]:
+def asked(check: Callable[[SimulatedRun], object] | None, run: SimulatedRun) -> list[str]:
+    """What a user's check finds wrong with a run."""
     if check is None:
         return []
     try:
-        verdict = check(told_of(account))
+        verdict = check(run)
     except Exception as error:  # noqa: BLE001 - the user's code; a result that is asked for raises what it failed with
         return [f"your check: {_said(error)}"]
     return ["your check gave False"] if verdict is False else []
@@ -244,9 +253,11 @@ def _said(error: Exception) -> str:
     return f"{what or place.line} ({Path(place.filename).name}:{place.lineno})"
 
 
-def shrunk(case: Case, found: list[str], run: Callable[[Case], list[str]]) -> tuple[Case, list[str]]:
+def shrunk(
+    case: Case, found: list[str], run: Callable[[Case], list[str]], tries: int = MOST_TRIES
+) -> tuple[Case, list[str]]:
     """The smallest case that still goes wrong, as far as a few tries find it, and what is wrong with it."""
-    smallest, left = case, MOST_TRIES
+    smallest, left = case, tries
     while left > 0:
         for smaller in smallest.smaller():
             left -= 1
@@ -259,10 +270,13 @@ def shrunk(case: Case, found: list[str], run: Callable[[Case], list[str]]) -> tu
 
 
 def _failed(case: Case, smallest: Case, found: list[str], repeat: str) -> SimulationFailed:
+    return failed(
+        f"Seed {case.seed} went wrong", found, case=str(smallest), repeat=f"{repeat}, seeds={str(smallest)!r})"
+    )
+
+
+def failed(what: str, found: list[str], *, case: str, repeat: str) -> SimulationFailed:
+    """The error of a run that went wrong: what is wrong with it, and the line that repeats it."""
     told = "\n".join(f"  - {sentence}" for sentence in found[:10])
     more = f"\n  - and {len(found) - 10} more" if len(found) > 10 else ""
-    return SimulationFailed(
-        f"Seed {case.seed} went wrong:\n{told}{more}\nTo repeat it: {repeat}, seeds={str(smallest)!r})",
-        case=str(smallest),
-        found=found,
-    )
+    return SimulationFailed(f"{what}:\n{told}{more}\nTo repeat it: {repeat}", case=case, found=found)

@@ -7,7 +7,7 @@ stands still or ends.
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from perdure._engine.wakes import Wakes
 from perdure._model.clock import Alarm, Clock
@@ -22,6 +22,8 @@ from perdure._values.instant import Instant
 from perdure.errors import StoreUnavailableError
 from perdure.testing._simulation.history import Witness
 from perdure.testing._simulation.loop import Microseconds, SimulatedLoop
+
+Written = TypeVar("Written")
 
 
 class Link(Protocol):
@@ -55,6 +57,7 @@ class SimulatedStore(SqliteStore):
         self._link = link
         self._witness = witness
         self.hint: Callable[[], None] | None = None  # what to call when others have written
+        self._own_lanes: list[InlineLane] = []
 
     @property
     def shared(self) -> bool:
@@ -76,11 +79,29 @@ class SimulatedStore(SqliteStore):
         """Let the worker's lock go, as the operating system would."""
         self._database.let_go()
 
+    def write_beside(self, work: Callable[[Connection], Written]) -> Written:
+        """Do something at this very moment: in the transaction that is open here, as a job beside it, or in one of its own."""
+        assert self._lanes is not None
+        connections = [lane.connection for lane in self._own_lanes if lane.connection is not None]
+        for connection in connections:
+            if connection.in_transaction:
+                return work(connection)
+        connection = connections[0]
+        connection.execute("BEGIN IMMEDIATE")
+        done = work(connection)
+        connection.execute("COMMIT")
+        return done
+
     def let_go_of_connections(self) -> None:
         """Close what a dead process has left open; the database lives on as long as anybody has it open."""
         if self._lanes is not None:
             self._lanes.end()
             self._lanes = None
+
+    async def purge(self, workflow: str | None, before: Instant, limit: int, /) -> int:
+        """Remove nothing: months may pass in a run, and when it is over everything is looked at."""
+        del workflow, before, limit
+        return 0
 
     def _make_lanes(self) -> Lanes:
         return Lanes(self._make_lane(), self._make_lane())
@@ -92,7 +113,9 @@ class SimulatedStore(SqliteStore):
             return connection
 
         writer = Writer(self._database.path, connect, (), polls=False)
-        return InlineLane(writer, self._link, self._witness)
+        lane = InlineLane(writer, self._link, self._witness)
+        self._own_lanes.append(lane)
+        return lane
 
 
 class InlineLane:
@@ -102,7 +125,8 @@ class InlineLane:
         self._clerk = clerk
         self._link = link
         self._witness = witness
-        self._connection: Connection | None = None
+        # None until something was asked of it, and when it has ended.
+        self.connection: Connection | None = None
         self._waiting: list[Job] = []
         # No call arrives before one that was sent earlier: it is a queue.
         self._last_arrival: Microseconds = 0
@@ -125,9 +149,9 @@ class InlineLane:
 
     def end(self) -> None:
         """Close the connection; what has not arrived never will."""
-        if self._connection is not None:
-            self._connection.close(True)
-            self._connection = None
+        if self.connection is not None:
+            self.connection.close(True)
+            self.connection = None
 
     def _noted(self, work: Work) -> Work:
         def noted(connection: Connection) -> Any:
@@ -151,9 +175,9 @@ class InlineLane:
         jobs, self._waiting = self._waiting[:MOST_JOBS], self._waiting[MOST_JOBS:]
         if self._waiting:
             self._link.loop.call_soon(self._serve)
-        self._connection = self._clerk.serve(self._connection, jobs)
-        if self._connection is not None:
-            self._connection = self._clerk.relax(self._connection)
+        self.connection = self._clerk.serve(self.connection, jobs)
+        if self.connection is not None:
+            self.connection = self._clerk.relax(self.connection)
 
     def _pass_on(self, done: asyncio.Future[Any], answered: asyncio.Future[Any]) -> None:
         error = done.exception()

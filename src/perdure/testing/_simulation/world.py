@@ -103,10 +103,14 @@ class World:
         """Whether a fault happens now; if so, it is counted."""
         if fault not in self.case.faults or self.healed or self.fate(fault).random() >= rate:
             return False
+        self.happens(fault)
+        return True
+
+    def happens(self, fault: Fault) -> None:
+        """A fault happens now."""
         self.faults[fault] += 1
         self.changed(None)
         self.trouble_until(self._now)
-        return True
 
     def trouble_until(self, when: Microseconds) -> None:
         """Something is wrong until then, and for a while it shows."""
@@ -250,9 +254,9 @@ class World:
 
     def _next_wake(self) -> int | None:
         # By what the triggers have told: asking the database would be one more connection.
-        wakes = [
-            row.wake_at for row in self.history.latest.values() if row.status == "SUSPENDED" and row.wake_at is not None
-        ]
+        rows = self.history.latest.values()
+        wakes = [row.wake_at for row in rows if row.status == "SUSPENDED" and row.wake_at is not None]
+        wakes += [row.expires_at for row in rows if row.expires_at is not None]
         now = self.clock.now()
         return min((wake for wake in wakes if now < wake < 2**62), default=None)
 
@@ -309,12 +313,15 @@ class World:
         self.reached[point] += 1
         if point.startswith("effect."):
             self._note_attempt(process, ended=point == "effect.after")
-        # More often where an effect has just happened, or is about to: that is where a repetition costs something.
-        rate = self._crash_rate * (4 if point.startswith("effect.") else 1)
-        if process.is_at_work and self.strikes(Fault.CRASH, rate):
+        if process.is_at_work and self.ends_process_at(point):
             self.ended_at[point] += 1
             process.kill()
             raise ProcessEnded
+
+    def ends_process_at(self, point: str) -> bool:
+        """Whether the process that has come to a failpoint ends there."""
+        # More often where an effect has just happened, or is about to: that is where a repetition costs something.
+        return self.strikes(Fault.CRASH, self._crash_rate * (4 if point.startswith("effect.") else 1))
 
     def _note_attempt(self, process: Process, *, ended: bool) -> None:
         attempt = ambient.attempt.get()

@@ -112,7 +112,7 @@ class TestStart:
             (answer,) = await scene.commit("w1", born(other, Status.RUNNING, entries=[entry]))
             assert answer.verdict is Verdict.JOINED
             assert await scene.record(life) == before
-            assert (await scene.store.load([(b"\x05" * 16, 0)]))[0].entries == []
+            assert (await scene.store.load([(b"\x05" * 16, 0, 0)]))[0].entries == []
 
     @scenario
     async def test_one_of_two_starts_of_an_id_wins(self, scene: Scene) -> None:

@@ -32,7 +32,7 @@ class TestJournal:
         life = await scene.running(await scene.worker())
         await scene.commit("w1", life.commit(entries=2))
         await scene.commit("w1", life.commit(entries=3))
-        (history,) = await scene.store.load([(life.incarnation, 2)])
+        (history,) = await scene.store.load([(life.incarnation, 2, 0)])
         assert [entry.seq for entry in history.entries] == [3, 4, 5]
 
     @scenario
@@ -41,7 +41,7 @@ class TestJournal:
         await scene.worker()
         one, other = await scene.running("w1"), await scene.running("w1")
         await scene.commit("w1", one.commit(entries=1), other.commit(entries=2))
-        wanted = [(other.incarnation, 0), (b"\x01" * 16, 0), (one.incarnation, 0), (other.incarnation, 9)]
+        wanted = [(other.incarnation, 0, 0), (b"\x01" * 16, 0, 0), (one.incarnation, 0, 0), (other.incarnation, 9, 0)]
         histories = await scene.store.load(wanted)
         assert [len(history.entries) for history in histories] == [2, 0, 1, 0]
         assert histories[1].letters == []
@@ -147,7 +147,7 @@ class TestJournal:
         strange.incarnation = b"\x07" * 16
         (answer,) = await scene.commit("w1", strange)
         assert answer.verdict is Verdict.LOST
-        histories = await scene.store.load([(life.incarnation, 0), (b"\x07" * 16, 0)])
+        histories = await scene.store.load([(life.incarnation, 0, 0), (b"\x07" * 16, 0, 0)])
         assert [history.entries for history in histories] == [[], []]
 
     @scenario
@@ -156,7 +156,7 @@ class TestJournal:
         life = await scene.running(await scene.worker())
         other = await scene.another()
         await scene.commit("w1", life.commit(entries=1))
-        (history,) = await other.load([(life.incarnation, 0)])
+        (history,) = await other.load([(life.incarnation, 0, 0)])
         assert [entry.seq for entry in history.entries] == [1]
 
     @scenario

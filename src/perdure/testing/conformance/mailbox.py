@@ -1,6 +1,8 @@
 """Mail: stored once, in order, and never without the wake that belongs to it."""
 
-from perdure._model.records import Letter, Mail, Receipt, Verdict
+from dataclasses import replace
+
+from perdure._model.records import Answer, Letter, Mail, Receipt, Verdict
 from perdure._model.status import FINAL, Held, Status
 from perdure.testing.conformance.scene import SECOND, Scene, born, life_of, new_start, scenario
 
@@ -15,7 +17,7 @@ class TestMailbox:
         await scene.deliver(Mail(life.execution_id, "deferred", "Größe", b"\x00\xff"))
         scene.clock.advance(SECOND)
         await scene.deliver(Mail(life.execution_id, "interrupt", "", b""))
-        (history,) = await scene.store.load([(life.incarnation, 99)])
+        (history,) = await scene.store.load([(life.incarnation, 99, 0)])
         assert history.entries == []
         first, second = history.letters
         assert first == Letter(first.wake, "deferred", "Größe", b"\x00\xff", scene.clock.now() - SECOND)
@@ -32,7 +34,7 @@ class TestMailbox:
         assert await scene.deliver(life.mail(kind="other", exit=b"3")) is Receipt.STORED
         assert await scene.deliver(life.mail(name="other", exit=b"4")) is Receipt.STORED
         assert before.wakes < (await scene.record(life)).wakes
-        (history,) = await scene.store.load([(life.incarnation, 0)])
+        (history,) = await scene.store.load([(life.incarnation, 0, 0)])
         assert [letter.exit for letter in history.letters] == [b"1", b"3", b"4"]
 
     @scenario
@@ -49,6 +51,22 @@ class TestMailbox:
         assert (await scene.record(life)).status is Status.SUSPENDED
 
     @scenario
+    async def test_mail_begins_no_delayed_start_before_it_is_due(self, scene: Scene) -> None:
+        """Delayed and not due yet: the mail is kept and waits, and is there for the first claim (R18)."""
+        await scene.worker()
+        start = new_start(due_at=scene.clock.now() + SECOND)
+        await scene.commit("nobody", born(start, Status.SUSPENDED))
+        life = life_of(start)
+        assert await scene.deliver(life.mail()) is Receipt.STORED
+        record = await scene.record(life)
+        assert (record.status, record.wake_at, record.wakes) == (Status.SUSPENDED, start.due_at, 1)
+        assert await scene.store.claim("w1", [start.workflow], 1) == []
+        scene.clock.advance(SECOND)
+        assert await scene.store.promote(1) == 1
+        (claimed,) = await scene.store.claim("w1", [start.workflow], 1)
+        assert (claimed.execution_id, claimed.wakes) == (life.execution_id, 1)
+
+    @scenario
     async def test_every_piece_of_mail_has_its_own_receipt(self, scene: Scene) -> None:
         """Receipts stand in the place of their mail; what cannot be stored does not disturb the rest."""
         await scene.worker()
@@ -60,7 +78,9 @@ class TestMailbox:
         assert receipts == [
             Receipt.STORED, Receipt.UNKNOWN, Receipt.FINISHED, Receipt.IGNORED, Receipt.STORED, Receipt.FINISHED,
         ]  # fmt: skip
-        histories = await scene.store.load([(life.incarnation, 0), (over.incarnation, 0), (stranger.incarnation, 0)])
+        histories = await scene.store.load(
+            [(life.incarnation, 0, 0), (over.incarnation, 0, 0), (stranger.incarnation, 0, 0)]
+        )
         assert [len(history.letters) for history in histories] == [2, 0, 0]
         assert await scene.store.deliver([]) == []
 
@@ -78,7 +98,7 @@ class TestMailbox:
             before = await scene.record(life)
             assert await scene.deliver(life.mail()) is Receipt.FINISHED
             assert await scene.record(life) == before
-            assert (await scene.store.load([(life.incarnation, 0)]))[0].letters == []
+            assert (await scene.store.load([(life.incarnation, 0, 0)]))[0].letters == []
 
     @scenario
     async def test_mail_wakes_a_suspended_execution(self, scene: Scene) -> None:
@@ -155,7 +175,7 @@ class TestMailbox:
             life.seen = wakes - 1
             commit = life.commit(status, exit=b"{}", wake_at=scene.clock.now() + 1)
             (answer,) = await scene.commit("w1", commit)
-            assert answer == (Verdict.STAYS, wakes)
+            assert answer == Answer(Verdict.STAYS, wakes)
             record = await scene.record(life)
             assert (record.status, record.owner, record.fence) == (Status.RUNNING, "w1", 1)
             assert (record.exit, record.finished_at) == (None, None)
@@ -166,12 +186,21 @@ class TestMailbox:
 
     @scenario
     async def test_whoever_has_not_seen_the_newest_mail_is_not_held(self, scene: Scene) -> None:
-        """A commit that wants to hold has not seen, say, an interrupt: STAYS."""
+        """A commit that wants to hold has not seen, say, an interrupt: STAYS, and nothing of it is written."""
         life = await scene.running(await scene.worker())
         await scene.deliver(life.mail())
-        (answer,) = await scene.commit("w1", life.commit(Status.SUSPENDED, held=Held.DEFECT, exit=b"{}"))
-        assert answer.verdict is Verdict.STAYS
+        start = new_start()
+        held = life.commit(Status.SUSPENDED, held=Held.DEFECT, exit=b"{}", entries=1, starts=[start])
+        (answer,) = await scene.commit("w1", held)
+        assert answer == Answer(Verdict.STAYS, 1)
         assert (await scene.record(life)).held is None
+        assert await scene.entries(life) == []
+        assert await scene.store.read([start.execution_id]) == []
+        held.seen = 1
+        (answer,) = await scene.commit("w1", held)
+        assert answer.verdict is Verdict.GRANTED
+        assert (await scene.record(life)).held is Held.DEFECT
+        assert len(await scene.entries(life)) == 1
 
     @scenario
     async def test_who_stays_has_started_what_its_body_started(self, scene: Scene) -> None:
@@ -186,10 +215,67 @@ class TestMailbox:
     async def test_an_append_is_told_how_far_the_mail_goes(self, scene: Scene) -> None:
         """`wakes`: how far the mail of the execution goes, where the verdict is GRANTED or STAYS."""
         life = await scene.running(await scene.worker())
-        assert (await scene.commit("w1", life.commit(entries=1)))[0] == (Verdict.GRANTED, 0)
+        assert (await scene.commit("w1", life.commit(entries=1)))[0] == Answer(Verdict.GRANTED, 0)
         await scene.deliver(life.mail())
         wakes = (await scene.record(life)).wakes
-        assert (await scene.commit("w1", life.commit(entries=1)))[0] == (Verdict.GRANTED, wakes)
+        assert (await scene.commit("w1", life.commit(entries=1)))[0] == Answer(Verdict.GRANTED, wakes)
+
+    @scenario
+    async def test_a_repeated_start_is_told_how_far_the_mail_goes(self, scene: Scene) -> None:
+        """`wakes`: how far the mail of the execution goes, where the verdict is STARTED."""
+        await scene.worker()
+        start = new_start()
+        birth = born(start, Status.RUNNING)
+        assert await scene.commit("w1", birth) == [Answer(Verdict.STARTED, 0)]
+        await scene.deliver(life_of(start).mail())
+        assert await scene.commit("w1", birth) == [Answer(Verdict.STARTED, 1)]
+
+    @scenario
+    async def test_only_the_mail_behind_a_wake_is_loaded(self, scene: Scene) -> None:
+        """`load`: the mail behind that wake, in order."""
+        life = await scene.running(await scene.worker())
+        for name in "abc":
+            await scene.deliver(life.mail(name))
+        assert [letter.name for letter in await scene.letters(life, 1)] == ["b", "c"]
+        assert await scene.letters(life, 3) == []
+
+    @scenario
+    async def test_mail_that_meets_its_own_was_stored(self, scene: Scene) -> None:
+        """Mail with a sender that meets its own is STORED, and nothing is stored twice; without one it is IGNORED."""
+        await scene.worker()
+        life = await scene.suspended("w1")
+        for _ in range(2):
+            assert await scene.deliver(life.mail(exit=b"1", sender=b"me")) is Receipt.STORED
+        assert await scene.deliver(life.mail(exit=b"2", sender=b"another")) is Receipt.IGNORED
+        assert await scene.deliver(life.mail(exit=b"2")) is Receipt.IGNORED
+        await scene.deliver(life.mail("unsigned"))
+        assert await scene.deliver(life.mail("unsigned")) is Receipt.IGNORED
+        assert (await scene.record(life)).wakes == 2
+
+    @scenario
+    async def test_mail_that_meets_its_own_was_stored_also_after_the_end(self, scene: Scene) -> None:
+        """STORED, also where the execution has ended since, or begun its next life."""
+        life = await scene.running(await scene.worker())
+        mail = [life.mail("a", sender=b"me"), life.mail("b", sender=b"me", incarnation=life.incarnation)]
+        await scene.store.deliver(mail)
+        life.seen = 2
+        await scene.commit("w1", life.commit(Status.FAILED, exit=b"{}"))
+        assert await scene.store.deliver([*mail, life.mail("c", sender=b"me")]) == [
+            Receipt.STORED, Receipt.STORED, Receipt.FINISHED,
+        ]  # fmt: skip
+        again = replace(new_start(), execution_id=life.execution_id, restarts=True)
+        await scene.commit("nobody", born(again, Status.PENDING))
+        assert await scene.store.deliver(mail) == [Receipt.STORED, Receipt.STORED]
+        assert await scene.letters(life_of(again)) == []
+
+    @scenario
+    async def test_mail_for_a_life_that_is_not_there_is_outdated(self, scene: Scene) -> None:
+        """Mail for another incarnation is OUTDATED, whatever has become of the execution; nothing is stored."""
+        await scene.worker()
+        for life in (await scene.running("w1"), await scene.finished("w1"), await scene.held("w1")):
+            before = await scene.record(life)
+            assert await scene.deliver(life.mail(incarnation=b"\x09" * 16, sender=b"me")) is Receipt.OUTDATED
+            assert await scene.record(life) == before
 
     @scenario
     async def test_the_mail_of_a_released_execution_is_not_lost(self, scene: Scene) -> None:
@@ -200,7 +286,7 @@ class TestMailbox:
         await scene.commit("w1", life.commit(Status.PENDING))
         (claimed,) = await scene.claim("w1")
         assert claimed.wakes == 1
-        (history,) = await scene.store.load([(life.incarnation, 0)])
+        (history,) = await scene.store.load([(life.incarnation, 0, 0)])
         assert [letter.wake for letter in history.letters] == [1]
         (answer,) = await scene.commit("w1", life.claimed(claimed).commit(Status.SUCCEEDED, exit=b"{}"))
         assert answer.verdict is Verdict.STAYS
@@ -214,7 +300,7 @@ class TestMailbox:
         for name in "abcd":
             await scene.deliver(life.mail(name))
             (claimed,) = await scene.claim("w1")
-            (history,) = await scene.store.load([(life.incarnation, 0)])
+            (history,) = await scene.store.load([(life.incarnation, 0, 0)])
             numbers = [letter.wake for letter in history.letters]
             assert numbers[-1] == claimed.wakes
             life.claimed(claimed).seen = claimed.wakes

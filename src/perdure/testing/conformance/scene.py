@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol, Self
 from perdure._ids import new_execution_id
 from perdure._model.clock import Clock
 from perdure._model.journal import Entry, Kind
-from perdure._model.records import Answer, Commit, Mail, Receipt, Record, Start, Worker, WorkerId
+from perdure._model.records import Acts, Answer, Commit, Letter, Mail, Receipt, Record, Start, Worker, WorkerId
 from perdure._model.status import Held, Status
 from perdure._model.store import Store
 from perdure._values.instant import Instant
@@ -72,6 +72,7 @@ class Life:
         wake_at: Instant | None = None,
         waits: bytes | None = None,
         starts: list[Start] | None = None,
+        acts: Acts | None = None,
         calm: bool = False,
     ) -> Commit:
         """Make a commit of one of its turns, with so many new entries."""
@@ -86,13 +87,15 @@ class Life:
             held=held,
             wake_at=wake_at,
             waits=waits,
-            starts=starts or [],
+            acts=acts if starts is None else Acts(starts=starts),
             calm=calm,
         )
 
-    def mail(self, name: str = "approved", kind: str = "deferred", exit: bytes = b'{"success":true}') -> Mail:
+    def mail(
+        self, name: str = "approved", kind: str = "deferred", exit: bytes = b'{"success":true}', **more: Any
+    ) -> Mail:
         """Make a piece of mail to it."""
-        return Mail(self.execution_id, kind, name, exit)
+        return Mail(self.execution_id, kind, name, exit, **more)
 
     def claimed(self, record: Record) -> Self:
         """Take over the fence that a claim has given."""
@@ -196,6 +199,17 @@ class Scene:
         await self.commit(worker_id, life.commit(Status.SUSPENDED, held=code, exit=cause, wake_at=wake_at))
         return life
 
+    async def child(self, parent: Life, *, of: WorkerId = "w1", **more: Any) -> Life:
+        """Let an execution that the worker owns ask for a child of its own; it is born PENDING."""
+        start = new_start(parent=parent.execution_id, **more)
+        await self.commit(of, parent.commit(entries=1, acts=Acts(children=[start])))
+        return replace(life_of(start), fence=0)
+
+    async def run(self, life: Life, worker_id: WorkerId = "w1") -> Life:
+        """Let a worker claim an execution that is the only one to be claimed."""
+        (record,) = await self.claim(worker_id)
+        return life.claimed(record)
+
     async def finished(self, worker_id: WorkerId, status: Status = Status.SUCCEEDED) -> Life:
         """Start an execution and let it end."""
         life = await self.running(worker_id)
@@ -215,9 +229,13 @@ class Scene:
         (record,) = await self.store.read([life.execution_id])
         return record
 
+    async def letters(self, life: Life, after: int = 0) -> list[Letter]:
+        """The mail of an execution's life behind a number."""
+        return (await self.store.load([(life.incarnation, 0, after)]))[0].letters
+
     async def entries(self, life: Life) -> list[Entry]:
         """The whole journal of an execution."""
-        return (await self.store.load([(life.incarnation, 0)]))[0].entries
+        return (await self.store.load([(life.incarnation, 0, 0)]))[0].entries
 
 
 def scenario(test: Callable[[Any, Scene], Awaitable[None]]) -> Callable[[Any, Place], None]:

@@ -1,0 +1,119 @@
+"""What a body does to itself and to others beside its steps: attributes, what it shows, interrupts, resumes (R42)."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from perdure._definitions import ambient
+from perdure._definitions.host import Host
+from perdure._definitions.name import check_attributes, check_name
+from perdure._model.records import INTERRUPTED, Acts, ExecutionId, Mail, MailKind
+from perdure._values.schema import Schema
+
+_SHOWN: Final[Schema[Any]] = Schema(Any, "publish", "the value")
+
+
+def set_attributes(
+    attributes: Mapping[str, str | int | float | bool | None] | None = None,
+    /,
+    **more: str | float | bool | None,
+) -> None:
+    """Set attributes of the execution whose body this is: what it can be searched by. None removes one.
+
+    They are written with the turn's commit, once, whatever is replayed.
+
+    Args:
+        attributes: Attributes by name, for names that are no identifiers.
+        **more: Attributes by name.
+
+    Raises:
+        OutsideExecutionError: No body runs here.
+        UsageError: A name or a value cannot be recorded.
+
+    Example:
+        ```python
+        from perdure import WorkflowEngine, set_attributes, workflow
+
+
+        @workflow
+        async def process_order(order_id: str) -> None:
+            set_attributes(customer="ada", stage="packing")
+            set_attributes({"stage": None})
+
+
+        async with WorkflowEngine.memory([process_order]) as engine:
+            handle = await process_order.start("order-123")
+            await handle.result()
+            assert (await engine.describe(handle.execution_id)).attributes == {"customer": "ada"}
+        ```
+    """
+    host = ambient.require_host("set_attributes()")
+    wanted = {**(attributes or {}), **more}
+    kept = check_attributes({name: value for name, value in wanted.items() if value is not None})
+    # By a value that passes, so that a name is looked at also where the attribute is removed.
+    removed = check_attributes({name: "" for name, value in wanted.items() if value is None})
+
+    def perform(acts: Acts) -> None:
+        acts.attributes.update(kept)
+        acts.attributes.update(dict.fromkeys(removed))
+
+    host.act("attributes", perform)
+
+
+def publish(name: str, value: object) -> None:
+    """Show something to those who look at the execution whose body this is; the last word under a name wins.
+
+    It is written with the turn's commit. `await handle.read(name)` reads it; what is called ``progress`` is shown as
+    the execution's progress.
+
+    Args:
+        name: What it is.
+        value: Anything that JSON can say.
+
+    Raises:
+        DefinitionError: The name cannot be recorded.
+        OutsideExecutionError: No body runs here.
+        PayloadError: The value does not go into JSON.
+
+    Example:
+        ```python
+        from perdure import WorkflowEngine, publish, workflow
+
+
+        @workflow
+        async def count(end: int) -> None:
+            publish("progress", {"counted": end})
+
+
+        async with WorkflowEngine.memory([count]):
+            handle = await count.start(3)
+            await handle.result()
+            assert await handle.read("progress") == {"counted": 3}
+        ```
+    """
+    host = ambient.require_host("publish()")
+    shown = _SHOWN.encode(value)
+    called = check_name(name, "what is published")
+
+    def perform(acts: Acts) -> None:
+        acts.published[called] = shown
+
+    host.act(f"publish:{called}", perform)
+
+
+def interrupt_from_body(host: Host, execution_id: ExecutionId) -> None:
+    """Ask an execution to end, with this turn's commit; nothing on unknown or finished ones (R29, R42)."""
+    mail = Mail(execution_id, MailKind.INTERRUPT, "", INTERRUPTED)
+
+    def perform(acts: Acts) -> None:
+        acts.mail.append(mail)
+
+    host.act(f"interrupt:{execution_id}", perform)
+
+
+def resume_from_body(host: Host, execution_id: ExecutionId) -> None:
+    """Move an execution on, if it is held, with this turn's commit (R42)."""
+
+    def perform(acts: Acts) -> None:
+        acts.resumes.append(execution_id)
+
+    host.act(f"resume:{execution_id}", perform)

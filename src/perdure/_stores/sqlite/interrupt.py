@@ -1,0 +1,103 @@
+"""Delivery of mail, and of the one kind that does more than wake: an interrupt, also one by deadline.
+
+An execution that has never begun has no body that could object: it ends in the transaction of the interrupt. One
+that is held is moved by it, as by a resume, and ends with what holds it if that is a failure of its own (R36).
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from perdure._failpoints import reach
+from perdure._model.records import INTERRUPTED, ExecutionId, Mail, MailKind, Receipt
+from perdure._model.status import FINAL, Held, Status
+from perdure._stores.sqlite import waiter
+from perdure._stores.sqlite.driver import Connection, select
+from perdure._stores.sqlite.mail import STIRRED, Delivered, Standing, find, put, store
+from perdure._stores.sqlite.rows import HELD, key
+from perdure._values.instant import Instant
+
+_END: Final = (
+    "UPDATE perdure_executions SET status = ?1, exit = ?2, wakes = ?3, fence = ?4, owner = NULL, held = NULL,"
+    " wake_at = NULL, ready_at = NULL, finished_at = ?5, changed_at = ?5, waits = NULL, expires_at = NULL WHERE n = ?6"
+)
+_MOVE: Final = (
+    "UPDATE perdure_executions SET status = 'PENDING', wakes = ?1, held = NULL, wake_at = NULL, ready_at = ?2,"
+    " changed_at = ?2, crashes = 0, waits = NULL, exit = NULL WHERE n = ?3"
+)
+_CAUSE: Final = "SELECT exit FROM perdure_executions WHERE n = ?"
+_EXPIRED: Final = (
+    "SELECT id, expires_at FROM perdure_executions WHERE expires_at IS NOT NULL AND expires_at <= ?"
+    " ORDER BY expires_at LIMIT ?"
+)
+_SEEN_TO: Final = "UPDATE perdure_executions SET expires_at = NULL WHERE id = ?"
+
+# Who is held with one of these has failed, and ends with that; with any other it is in trouble.
+_FAILURES: Final = frozenset({Held.FAILURE, Held.DEFECT})
+
+
+def deliver(connection: Connection, mail: Sequence[Mail], now: Instant) -> list[Receipt]:
+    """Store mail, and wake whom it reaches."""
+    return [deliver_one(connection, one, now, now).receipt for one in mail]
+
+
+def deliver_one(connection: Connection, mail: Mail, now: Instant, at: Instant) -> Delivered:
+    """Store one letter, as of the instant `at`."""
+    row = find(connection, key(mail.execution_id))
+    if row is None:
+        return Delivered(Receipt.UNKNOWN)
+    if mail.kind == MailKind.INTERRUPT:
+        return interrupt(connection, row, mail, now, at)
+    return put(connection, row, mail, now, at)
+
+
+def interrupt(connection: Connection, row: Standing, mail: Mail, now: Instant, at: Instant) -> Delivered:
+    """Deliver a letter of the kind INTERRUPT."""
+    if row.status == HELD:
+        return _interrupt_held(connection, row, mail, now, at)
+    if row.begun:
+        return put(connection, row, mail, now, at)
+    stored = store(connection, row, mail, at)
+    if stored.new:
+        status = Status.INTERRUPTED if mail.exit == INTERRUPTED else Status.FAILED
+        _end(connection, row._replace(wakes=row.wakes + 1), status, mail.exit, now)
+        return STIRRED
+    return stored
+
+
+def interrupt_unsafe(connection: Connection, execution_id: ExecutionId, exit_: bytes, now: Instant) -> Receipt:
+    """End an execution, whatever it does."""
+    row = find(connection, key(execution_id))
+    if row is None:
+        return Receipt.UNKNOWN
+    if row.status in FINAL:
+        return Receipt.FINISHED
+    _end(connection, row._replace(fence=row.fence + 1), Status.INTERRUPTED, exit_, now)
+    return Receipt.STORED
+
+
+def expire(connection: Connection, exit_: bytes, limit: int, now: Instant) -> int:
+    """Interrupt whose deadline has passed, the longest passed first."""
+    expired = select(connection, _EXPIRED, (now, limit))
+    if expired:
+        reach("expire.before")
+    for id_, deadline in expired:
+        deliver_one(connection, Mail(id_.hex(), MailKind.INTERRUPT, "", exit_), now, deadline)
+        connection.execute(_SEEN_TO, (id_,))
+    return len(expired)
+
+
+def _interrupt_held(connection: Connection, row: Standing, mail: Mail, now: Instant, at: Instant) -> Delivered:
+    if row.held in _FAILURES:
+        ((cause,),) = select(connection, _CAUSE, (row.n,))
+        mail = mail if cause is None else mail._replace(exit=cause)
+    stored = store(connection, row, mail, at)
+    if stored.new:
+        connection.execute(_MOVE, (row.wakes + 1, now, row.n))
+        return STIRRED
+    return stored
+
+
+def _end(connection: Connection, row: Standing, status: Status, exit_: bytes, now: Instant) -> None:
+    connection.execute(_END, (status, exit_, row.wakes, row.fence, now, row.n))
+    if row.waiters:
+        waiter.tell_end(connection, row.id, row.incarnation, exit_, now)

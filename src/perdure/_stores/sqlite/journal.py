@@ -1,0 +1,42 @@
+"""What is written into journals, and read from them."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from perdure._model.journal import Entry
+from perdure._stores.sqlite.driver import Connection, select
+from perdure.errors import StoreRefusedError
+
+EntryRow = tuple[bytes, *tuple[int | str | bytes, ...]]  # the incarnation, and an `Entry`
+
+_WRITE: Final = "INSERT INTO perdure_journal VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_WRITTEN: Final = "SELECT * FROM perdure_journal WHERE incarnation = ? AND seq = ?"
+_READ: Final = (
+    "SELECT seq, kind, name, occurrence, attempt, input, exit, at FROM perdure_journal"
+    " WHERE incarnation = ? AND seq > ? ORDER BY seq"
+)
+
+
+def write(connection: Connection, entries: Sequence[EntryRow]) -> None:
+    """Write entries; those that are there already are left as they are.
+
+    Raises:
+        StoreRefusedError: Another entry is there in the place of one of them.
+    """
+    before = connection.total_changes()
+    connection.executemany(_WRITE, entries)
+    if connection.total_changes() - before == len(entries):
+        return
+    # Some were there. A repeat says the same words; anything else is two turns that claim one
+    # place in the journal, which must never be settled by who came first.
+    for entry in entries:
+        if select(connection, _WRITTEN, entry[:2]) != [entry]:
+            raise StoreRefusedError(
+                f"Entry {entry[1]} of the journal {entry[0].hex()} is there already, with other content."
+                " Two turns have been committed under one fence: this is a defect of perdure. Nothing was written."
+            )
+
+
+def read(connection: Connection, incarnation: bytes, after: int) -> list[Entry]:
+    """The entries behind a seq, in order."""
+    return list(map(Entry._make, select(connection, _READ, (incarnation, after))))

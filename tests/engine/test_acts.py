@@ -1,0 +1,543 @@
+"""What a body does to others and shows of itself: with its turn's commit, once, answered alike on replay (R42)."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from perdure import (
+    DurableDeferred,
+    ExecutionNotFoundError,
+    Interrupted,
+    OutsideExecutionError,
+    PayloadError,
+    Status,
+    UsageError,
+    WorkflowIOError,
+    activity,
+    current_engine,
+    publish,
+    set_attributes,
+    sleep,
+    workflow,
+)
+
+from tests.engine.lab import Gate
+
+Approval = DurableDeferred.make("approval", success=str)
+Go = DurableDeferred.make("go")
+
+# Empty while the far side is down.
+healthy: list[bool] = []
+
+
+@activity
+async def echo(text: str) -> str:
+    return text
+
+
+@activity
+async def fragile() -> str:
+    if not healthy:
+        raise RuntimeError("the far side is down")
+    return "fine"
+
+
+@workflow(idempotency_key=lambda key: key)
+async def patient(key: str) -> str:
+    return await Approval
+
+
+@workflow(idempotency_key=lambda key: key, suspend_on_failure=True)
+async def careful(key: str) -> str:
+    return await fragile()
+
+
+@pytest.fixture(autouse=True)
+def ill() -> None:
+    healthy.clear()
+
+
+# What it shows -------------------------------------------------------------------------------------------
+
+
+def test_what_a_body_publishes_is_read_from_outside_and_the_last_word_wins(corner_lab):
+    """R42: also after it has ended, and in another engine."""
+    lab = corner_lab
+
+    @workflow(idempotency_key=lambda key: key)
+    async def shows(key: str) -> str:
+        publish("progress", {"done": 0})
+        publish("stage", "begun")
+        publish("stage", "waiting")
+        await sleep("2 hours")
+        publish("progress", {"done": 1})
+        await Go
+        publish("progress", {"done": 2})
+        return key
+
+    async def main():
+        async with lab.engine([shows]) as engine:
+            handle = await shows.start("k")
+            assert await handle.read("progress") == {"done": 0}
+            assert await handle.read("stage", str) == "waiting"
+            assert await handle.read("nothing") is None
+            assert (await engine.describe(handle.execution_id)).progress == {"done": 0}
+            await lab.skip("2 hours")
+        async with lab.engine([]):
+            handle = shows.handle(handle.execution_id)
+            assert await handle.read("progress") == {"done": 1}
+            with pytest.raises(PayloadError):
+                await handle.read("progress", int)
+            with pytest.raises(ExecutionNotFoundError):
+                await shows.handle("0" * 32).read("progress")
+        async with lab.engine([shows]):
+            handle = shows.handle(handle.execution_id)
+            await Go.succeed(handle.token(Go), None)
+            await lab.result(handle)
+            assert await handle.read("progress") == {"done": 2}
+
+    lab.run(main)
+
+
+def test_a_replay_publishes_nothing_again(corner_lab):
+    """R42: what was shown last stays, although the body runs through the earlier words once more."""
+    lab = corner_lab
+    seen = []
+
+    @workflow(idempotency_key=lambda key: key)
+    async def shows(key: str) -> None:
+        for number in range(3):
+            publish("progress", number)
+            await echo(str(number))
+        await Go
+
+    async def main():
+        async with lab.engine([shows]):
+            handle = await shows.start("k")
+            await lab.settle()
+        for _ in range(2):
+            async with lab.engine([shows]) as engine:
+                before = len(lab.probe(engine).commits)
+                await lab.settle()
+                seen.append(await shows.handle(handle.execution_id).read("progress"))
+                assert [commit for commit in lab.probe(engine).commits[before:] if commit.acts is not None] == []
+        assert seen == [2, 2]
+
+    lab.run(main)
+
+
+def test_attributes_are_set_and_removed_with_the_turn(corner_lab):
+    """R42: what a start gave stays, None removes, and it is found by them."""
+    lab = corner_lab
+
+    @workflow(idempotency_key=lambda key: key)
+    async def tags(key: str) -> None:
+        set_attributes(stage="first", rush=True)
+        await sleep("2 hours")
+        set_attributes({"stage": "second", "rush": None}, count=3)
+        await Go
+
+    async def main():
+        async with lab.engine([tags]) as engine:
+            handle = await tags.options(attributes={"customer": "ada"}).start("k")
+            info = await engine.describe(handle.execution_id)
+            assert info.attributes == {"customer": "ada", "stage": "first", "rush": True}
+            await lab.skip("2 hours")
+        async with lab.engine([tags]) as engine:
+            await lab.settle()
+            info = await engine.describe(handle.execution_id)
+            assert info.attributes == {"customer": "ada", "stage": "second", "count": 3}
+            found = [one.execution_id async for one in engine.executions(attributes={"stage": "second"})]
+            assert found == [handle.execution_id]
+
+    lab.run(main)
+
+
+def test_a_turn_that_is_never_written_has_shown_nothing(corner_lab):
+    """R42: all of a turn, or nothing of it."""
+    lab = corner_lab
+
+    @workflow(idempotency_key=lambda key: key)
+    async def shows(key: str) -> None:
+        await sleep("2 hours")
+        publish("progress", "late")
+        set_attributes(stage="late")
+        await patient.start(key)
+        await patient.handle(patient.execution_id("other")).interrupt()
+        await sleep("2 hours")
+
+    async def main():
+        async with lab.doomed([shows, patient]) as engine:
+            handle = await shows.start("k")
+            other = await patient.start("other")
+            await lab.skip("1 hour")
+            hold = lab.probe(engine).hold("commit", before=True)
+            await lab.skip("2 hours")
+            assert hold.kept == 1
+        async with lab.engine([]) as engine:
+            info = await engine.describe(handle.execution_id)
+            assert (info.progress, info.attributes) == (None, {})
+            assert await patient.handle(patient.execution_id("k")).status() is None
+            assert await patient.handle(other.execution_id).status() is Status.SUSPENDED
+        async with lab.engine([shows, patient]) as engine:
+            await lab.skip("1 minute")
+            info = await engine.describe(handle.execution_id)
+            assert (info.progress, info.attributes) == ("late", {"stage": "late"})
+            assert await patient.handle(patient.execution_id("k")).status() is Status.SUSPENDED
+            assert await patient.handle(other.execution_id).status() is Status.INTERRUPTED
+
+    lab.run(main)
+
+
+def test_what_cannot_be_shown_is_refused_and_only_a_body_shows(corner_lab):
+    """R15, R42."""
+    lab = corner_lab
+
+    @activity
+    async def inside() -> list[str]:
+        said = []
+        for show in (lambda: publish("progress", 1), lambda: set_attributes(stage="x")):
+            try:
+                show()
+            except OutsideExecutionError as error:
+                said.append(type(error).__name__)
+        return said
+
+    @workflow(idempotency_key=lambda key: key)
+    async def shows(key: str) -> list[str]:
+        said = []
+        attempts: list[Callable[[], object]] = [
+            lambda: publish("progress", object()),
+            lambda: publish("", 1),
+            lambda: set_attributes({"stage": ["a", "list"]}),
+        ]
+        for attempt in attempts:
+            try:
+                attempt()
+            except (PayloadError, UsageError) as error:
+                said.append(type(error).__name__)
+        return [*said, *await inside()]
+
+    async def main():
+        async with lab.engine([shows]) as engine:
+            said = await lab.finish(shows.execute("k"))
+            assert said == ["PayloadError", "DefinitionError", "UsageError", *["OutsideExecutionError"] * 2]
+            assert (await engine.describe(shows.execution_id("k"))).published == {}
+
+    lab.run(main)
+
+
+# What it does to others --------------------------------------------------------------------------------------
+
+
+def test_a_body_completes_a_deferred_of_another_once(corner_lab):
+    """R42: it hears whether it counted, and hears the same on every replay."""
+    lab = corner_lab
+
+    @workflow(idempotency_key=lambda key: key)
+    async def answers(key: str) -> list[bool]:
+        token = Approval.token_for(patient, key)
+        said = [await Approval.succeed(token, "ada"), await Approval.succeed(token, "bob")]
+        await Go
+        return said
+
+    async def main():
+        async with lab.engine([patient, answers]) as engine:
+            handle = await patient.start("k")
+            sender = await answers.start("k")
+            assert await lab.result(handle) == "ada"
+            await lab.settle()
+            kinds = [step[:2] for step in await lab.steps(engine, sender.execution_id)]
+            assert kinds.count(("sent", "complete:approval")) == 2
+        async with lab.engine([patient, answers]) as engine:
+            await Go.succeed(Go.token_for(answers, "k"), None)
+            assert await lab.result(answers.handle(sender.execution_id)) == [True, False]
+            assert await lab.steps(engine, handle.execution_id) == [("deferred", "approval", 0)]
+
+    lab.run(main)
+
+
+@pytest.mark.parametrize("fails", ["lost", "unwritten", "crash"])
+def test_a_completion_from_a_body_says_true_though_its_commit_s_answer_is_lost(corner_lab, fails):
+    """R42: the repeat, or the next worker, meets its own letter, although the other execution has ended by it."""
+    lab = corner_lab
+
+    @workflow(idempotency_key=lambda key: key)
+    async def answers(key: str) -> bool:
+        await sleep("2 hours")
+        return await Approval.succeed(Approval.token_for(patient, key), "ada")
+
+    async def main():
+        async with lab.engine([patient]) as engine:
+            handle = await patient.options(engine=engine).start("k")
+            await lab.settle()
+        async with lab.doomed([answers]) as engine:
+            sender = await answers.start("k")
+            await lab.skip("1 hour")
+            if fails == "crash":
+                lab.probe(engine).hold("commit")
+            else:
+                lab.probe(engine).fail("commit", times=2, written=fails == "lost")
+            await lab.skip("1 hour")
+            if fails != "crash":
+                assert await lab.finish(answers.execute("k"))
+        async with lab.engine([patient, answers]):
+            assert await lab.result(patient.handle(handle.execution_id)) == "ada"
+            assert await lab.result(answers.handle(sender.execution_id)) is True
+
+    lab.run(main)
+
+
+def test_a_completion_to_nobody_says_so_on_every_replay(corner_lab):
+    """R18, R42."""
+    lab = corner_lab
+
+    @workflow(idempotency_key=lambda key: key)
+    async def answers(key: str) -> str:
+        try:
+            await Approval.succeed(Approval.token_for(patient, key), "ada")
+        except ExecutionNotFoundError:
+            said = "nobody"
+        else:
+            said = "somebody"
+        await Go
+        return said
+
+    async def main():
+        async with lab.engine([answers]):
+            sender = await answers.start("k")
+            await lab.settle()
+        async with lab.engine([answers, patient]):
+            await patient.start("k")
+            await Go.succeed(Go.token_for(answers, "k"), None)
+            assert await lab.result(answers.handle(sender.execution_id)) == "nobody"
+            await lab.settle()
+            assert await patient.handle(patient.execution_id("k")).status() is Status.SUSPENDED
+
+    lab.run(main)
+
+
+def test_a_body_completes_its_own_deferred(corner_lab):
+    """R42: its own mail, carried by the commit that would have suspended it."""
+    lab = corner_lab
+
+    @workflow(idempotency_key=lambda key: key)
+    async def talks(key: str) -> list[object]:
+        counts = await Approval.succeed(Approval.token(), "myself")
+        return [counts, await Approval]
+
+    async def main():
+        async with lab.engine([talks]):
+            assert await lab.finish(talks.execute("k")) == [True, "myself"]
+
+    lab.run(main)
+
+
+def test_a_body_interrupts_another_once(corner_lab):
+    """R29, R42: nothing on unknown or finished ones."""
+    lab = corner_lab
+
+    @workflow(idempotency_key=lambda key: key)
+    async def stops(key: str) -> str:
+        for other in (key, "unknown", "finished"):
+            await patient.handle(patient.execution_id(other)).interrupt()
+        await Go
+        return "done"
+
+    async def main():
+        async with lab.engine([patient, stops]):
+            finished = await patient.start("finished")
+            await Approval.succeed(finished.token(Approval), "ada")
+            await lab.result(finished)
+            handle = await patient.start("k")
+            sender = await stops.start("k")
+            with pytest.raises(Interrupted):
+                await lab.result(handle)
+        async with lab.engine([patient, stops]):
+            # One that begins under that id after the turn is not interrupted by its replay.
+            later = await patient.start("unknown")
+            await Go.succeed(Go.token_for(stops, "k"), None)
+            assert await lab.result(stops.handle(sender.execution_id)) == "done"
+            await lab.settle()
+            assert await later.status() is Status.SUSPENDED
+
+    lab.run(main)
+
+
+def test_a_body_interrupts_itself(corner_lab):
+    """R29, R42."""
+    lab = corner_lab
+
+    @workflow(idempotency_key=lambda key: key)
+    async def gives_up(key: str) -> None:
+        await gives_up.handle(gives_up.execution_id(key)).interrupt()
+        await Approval
+
+    async def main():
+        async with lab.engine([gives_up]):
+            with pytest.raises(Interrupted):
+                await lab.finish(gives_up.execute("k"))
+
+    lab.run(main)
+
+
+def test_a_body_resumes_one_that_is_held_and_leaves_others_alone(corner_lab):
+    """R36, R42."""
+    lab = corner_lab
+
+    @workflow(idempotency_key=lambda key: key)
+    async def moves(key: str) -> str:
+        await careful.handle(careful.execution_id(key)).resume()
+        await patient.handle(patient.execution_id(key)).resume()
+        await careful.handle("0" * 32).resume()
+        await Go
+        return "done"
+
+    async def main():
+        async with lab.engine([careful, patient, moves]) as engine:
+            held, waits = await careful.start("k"), await patient.start("k")
+            await lab.settle()
+            assert (await engine.describe(held.execution_id)).held == "FAILURE"
+            healthy.append(True)
+            sender = await moves.start("k")
+            assert await lab.result(held) == "fine"
+            assert await waits.status() is Status.SUSPENDED
+            healthy.clear()
+            again = await careful.start("again")
+            await lab.settle()
+        async with lab.engine([careful, patient, moves]):
+            await Go.succeed(Go.token_for(moves, "k"), None)
+            assert await lab.result(moves.handle(sender.execution_id)) == "done"
+            await lab.settle()
+            assert await careful.handle(again.execution_id).status() is Status.SUSPENDED
+
+    lab.run(main)
+
+
+def test_a_body_reads_no_other_execution(corner_lab):
+    """R42: whatever it found would be another one on replay."""
+    lab = corner_lab
+
+    @workflow(idempotency_key=lambda key: key)
+    async def curious(key: str) -> list[str]:
+        engine, handle = current_engine(), patient.handle(patient.execution_id(key))
+
+        async def listing() -> None:
+            async for _ in engine.executions():
+                pass
+
+        said = []
+        reads: list[Callable[[], Awaitable[Any]]] = [
+            handle.poll,
+            handle.status,
+            handle.result,
+            lambda: handle.read("progress"),
+            handle.explain,
+            lambda: engine.poll(handle.execution_id),
+            lambda: engine.describe(handle.execution_id),
+            lambda: engine.journal(handle.execution_id),
+            listing,
+        ]
+        for read in reads:
+            try:
+                await read()
+            except WorkflowIOError:
+                said.append("refused")
+            else:
+                said.append("read")
+        return said
+
+    async def main():
+        async with lab.engine([curious, patient]):
+            await patient.start("k")
+            assert await lab.finish(curious.execute("k")) == ["refused"] * 9
+
+    lab.run(main)
+
+
+def test_in_an_activity_all_of_them_are_ordinary_calls_from_outside(corner_lab):
+    """R42: done at once, not with a commit, and again by the next attempt."""
+    lab = corner_lab
+    gate = Gate()
+
+    @activity
+    async def outside(key: str) -> list[object]:
+        handle = await patient.start(key)
+        before = await handle.status()
+        counts = await Approval.succeed(handle.token(Approval), "ada")
+        await gate.wait()
+        return [before is not None, counts, await handle.result(), str(await handle.status())]
+
+    @workflow(idempotency_key=lambda key: key)
+    async def asks(key: str) -> list[object]:
+        return await outside(key)
+
+    async def main():
+        async with lab.engine([asks, patient]) as engine:
+            handle = await asks.start("k")
+            await lab.settle()
+            assert await patient.handle(patient.execution_id("k")).status() is Status.SUCCEEDED
+            gate.open()
+            assert await lab.result(handle) == [True, True, "ada", "SUCCEEDED"]
+            assert [step[0] for step in await lab.steps(engine, handle.execution_id)] == ["activity"]
+
+    lab.run(main)
+
+
+# Wherever its worker ends ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", range(1, 9))
+@pytest.mark.parametrize("written", [True, False], ids=["behind it", "before it"])
+def test_acts_are_done_once_wherever_the_worker_ends(corner_lab, at, written):
+    """R41, R42: everything at once, at every commit in turn."""
+    lab = corner_lab
+
+    @workflow(idempotency_key=lambda key: key)
+    async def counts(key: str) -> int:
+        heard = 0
+        try:
+            while True:
+                async with asyncio.timeout(7_200):
+                    await Approval
+                heard += 1
+                return heard
+        except TimeoutError:
+            return -1
+
+    @workflow(idempotency_key=lambda key: key)
+    async def busy(key: str) -> list[object]:
+        publish("progress", 1)
+        await counts.start(key)
+        set_attributes(stage="one")
+        first = await Approval.succeed(Approval.token_for(counts, key), "ada")
+        publish("progress", 2)
+        await echo("between")
+        second = await Approval.succeed(Approval.token_for(counts, key), "bob")
+        set_attributes(stage="two")
+        publish("progress", 3)
+        return [first, second]
+
+    async def main():
+        async with lab.doomed([counts, busy]) as engine:
+            probe, commits = lab.probe(engine), 0
+
+            def count(batch):
+                nonlocal commits
+                commits += 1
+                if commits == at:
+                    probe.hold("commit", before=not written)
+
+            probe.judge = count
+            starting = asyncio.ensure_future(busy.start("k"))
+            await lab.settle()
+            starting.cancel()
+        async with lab.engine([counts, busy]) as engine:
+            assert await lab.finish(busy.execute("k")) == [True, False]
+            assert await lab.finish(counts.execute("k")) == 1
+            info = await engine.describe(busy.execution_id("k"))
+            assert (info.progress, info.attributes) == (3, {"stage": "two"})
+
+    lab.run(main)

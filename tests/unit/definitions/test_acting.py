@@ -1,0 +1,77 @@
+"""What a body does to itself and to others with its turn's commit (R42)."""
+
+from typing import Any
+
+import pytest
+
+from perdure import DefinitionError, OutsideExecutionError, PayloadError, UsageError, publish, set_attributes
+from perdure._definitions.acting import interrupt_from_body, resume_from_body
+from perdure._model.records import INTERRUPTED, Mail, MailKind
+
+from tests.unit.definitions.fakes import EXECUTION_ID, FakeAttempt, FakeHost, in_activity, in_body
+
+
+def doing(act: Any) -> Any:
+    async def body() -> None:
+        act()
+
+    return body
+
+
+def test_attributes_are_set_and_removed():
+    host = FakeHost()
+    in_body(host, doing(lambda: set_attributes({"the customer": "ada"}, stage=3, vip=True, old=None)))
+    assert host.acted == ["attributes"]
+    assert host.acts.attributes == {"the customer": "ada", "stage": 3, "vip": True, "old": None}
+
+
+def test_the_last_word_on_an_attribute_counts():
+    host = FakeHost()
+
+    def act() -> None:
+        set_attributes(stage="packing")
+        set_attributes({"stage": None})
+
+    in_body(host, doing(act))
+    assert host.acts.attributes == {"stage": None}
+
+
+@pytest.mark.parametrize("attributes", [{"a": [1]}, {"": 1}, {"": None}, {5: None}, {"a": float("nan")}, {"a\0": "b"}])
+def test_an_attribute_that_cannot_be_recorded_is_refused(attributes: dict[Any, Any]):
+    host = FakeHost()
+    with pytest.raises(UsageError):
+        in_body(host, doing(lambda: set_attributes(attributes)))
+    assert host.acted == []
+
+
+def test_what_is_published_is_json():
+    host = FakeHost()
+    in_body(host, doing(lambda: publish("progress", {"counted": 3})))
+    assert host.acted == ["publish:progress"]
+    assert host.acts.published == {"progress": b'{"counted":3}'}
+
+
+def test_what_cannot_be_published_is_refused():
+    host = FakeHost()
+    with pytest.raises(PayloadError):
+        in_body(host, doing(lambda: publish("progress", object())))
+    with pytest.raises(DefinitionError, match="what is published"):
+        in_body(host, doing(lambda: publish("", 5)))
+    assert host.acted == []
+
+
+def test_a_body_interrupts_and_resumes_others():
+    host = FakeHost()
+    in_body(host, doing(lambda: interrupt_from_body(host, EXECUTION_ID)))
+    in_body(host, doing(lambda: resume_from_body(host, EXECUTION_ID)))
+    assert host.acted == [f"interrupt:{EXECUTION_ID}", f"resume:{EXECUTION_ID}"]
+    assert host.acts.mail == [Mail(EXECUTION_ID, MailKind.INTERRUPT, "", INTERRUPTED)]
+    assert host.acts.resumes == [EXECUTION_ID]
+
+
+@pytest.mark.parametrize("act", [lambda: set_attributes(a=1), lambda: publish("a", 1)], ids=["attributes", "publish"])
+def test_it_takes_a_body(act: Any):
+    with pytest.raises(OutsideExecutionError):
+        act()
+    with pytest.raises(OutsideExecutionError):
+        in_activity(FakeAttempt(), doing(act))
