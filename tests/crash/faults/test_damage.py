@@ -200,8 +200,20 @@ def in_the_header(sample: Sample, draw: random.Random) -> Iterator[tuple[Path, s
         yield sample.closed, "lab.perdure", bit
 
 
+def schema_of(path: Path) -> list[range]:
+    """Where the tables are described: on the first page, or, since they are many, on the pages that it points at."""
+    content = path.read_bytes()
+    size = 1 << (struct.unpack_from(">H", content, 16)[0].bit_length() - 1)
+    if content[100] != 5:
+        return [range(100, size)]
+    (cells,) = struct.unpack_from(">H", content, 103)
+    at = struct.unpack_from(f">{cells}H", content, 112)
+    pages = [struct.unpack_from(">I", content, cell)[0] for cell in (108, *at)]
+    return [range((page - 1) * size, page * size) for page in pages]
+
+
 def in_the_schema(sample: Sample, draw: random.Random) -> Iterator[tuple[Path, str, int]]:
-    for bit in flips(draw, [range(100, 4096)], scaled(25)):
+    for bit in flips(draw, schema_of(sample.closed / "lab.perdure"), scaled(25)):
         yield sample.closed, "lab.perdure", bit
 
 

@@ -151,7 +151,7 @@ PLANTS: dict[str, tuple[Change, ...]] = {
     "mail is read again by every kernel": (
         Change(
             "perdure._kernel.kernel",
-            "self._read = {(entry.kind, _told_apart(entry)) for entry in self._draft.letters}",
+            "self._read = {(entry.kind, _told_apart(entry)) for entry in letters} if letters else set[tuple[str, str]]()",
             "self._read = set()",
         ),
     ),
@@ -230,6 +230,6 @@ PLANTS: dict[str, tuple[Change, ...]] = {
         Change("perdure._kernel.kernel", "if call is None and not self._is_orphan(event):", "if False:"),
     ),
     "what held an execution counts on after a resume": (
-        Change("perdure._kernel.kernel", '.get((Kind.HELD, "held"), ())', '.get((Kind.HELD, "nothing"), ())'),
+        Change("perdure._kernel.kernel", '.get((Kind.HELD, "held"))', '.get((Kind.HELD, "nothing"))'),
     ),
 }
