@@ -2,7 +2,7 @@
 #
 #   make demo    a thousand orders, their worker killed with kill -9, every one charged once
 #   make test    everything: what `make check` looks at, then all tests
-#   make check   format, lint, layers, types, fast tests: about a minute, stops at the first failure
+#   make check   format, lint, layers, types, fast tests: about two minutes, stops at the first failure
 #   make soak    the long tests ten times as long: for a night (SOAK=30: thirty times)
 #   make fix     what the tools can put right by themselves
 #   make bench   the measurements of benchmarks/RESULTS.md
@@ -17,8 +17,11 @@ BIN    := $(VENV)/bin
 PY     := $(BIN)/python
 READY  := $(VENV)/.ready
 
-# Rooms that start real processes or search for long. Every other room is fast, also one that is new.
+# Rooms that start real processes or search for long: in `make soak` ten times as long.
 SLOW   := tests/crash tests/e2e tests/simulation/long
+# With them, what `make check` leaves to `make test`. Every other file is fast, also one that is new.
+FULL   := $(SLOW) tests/determinism tests/unit/testing tests/simulation/test_moments.py \
+          $(addprefix tests/engine/,test_edits.py test_outages.py test_garbage.py)
 # worksteal: a worker that is done takes from the other, so that one slow room does not decide the time.
 PYTEST := $(PY) -m pytest --numprocesses=$(WORKERS) --dist=worksteal
 
@@ -47,7 +50,7 @@ static: $(READY)
 	$(BIN)/pyright
 
 check: static sizes
-	$(PYTEST) $(addprefix --ignore=,$(SLOW)) tests
+	$(PYTEST) $(addprefix --ignore=,$(FULL)) tests
 
 test: static
 	$(PYTEST) tests
