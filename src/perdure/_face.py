@@ -16,6 +16,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 from perdure._definitions import ambient
 from perdure._definitions.handle import Handle
 from perdure._definitions.host import OnDuplicate, OnMismatch
+from perdure._definitions.name import check_id
 from perdure._definitions.registration import Registration
 from perdure._definitions.workflow import Workflow
 from perdure._engine.retention import purge
@@ -79,7 +80,7 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
 
     async def poll(self, execution_id: str, /) -> Poll[Any]:
         """None (unknown, or running), `Suspended(cause)` or `Complete(exit)`, with a success as plain JSON."""
-        record = await self._ask(self._service.record, execution_id)
+        record = await self._ask(self._service.record, check_id(execution_id))
         if record is None:
             return None
         exit_ = decode_loosely(record.exit) if record.exit is not None else None
@@ -95,7 +96,7 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
         Raises:
             ExecutionNotFoundError: There is no such execution.
         """
-        return await self._ask(self._views.describe, execution_id)
+        return await self._ask(self._views.describe, check_id(execution_id))
 
     async def explain(self, execution_id: str, /) -> str:
         """Say in sentences where an execution stands, what it waits for, and which call moves it (R33).
@@ -105,7 +106,9 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
         Raises:
             ExecutionNotFoundError: There is no such execution.
         """
-        return await self._ask(self._views.explain, execution_id)
+        # Or it would say that a worker has it that was killed a moment ago.
+        await self._ask(self._service.inherit)
+        return await self._ask(self._views.explain, check_id(execution_id))
 
     async def journal(self, execution_id: str, /) -> list[JournalEntry]:
         """The journal of an execution, in order.
@@ -113,7 +116,7 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
         Raises:
             ExecutionNotFoundError: There is no such execution.
         """
-        return await self._ask(self._views.journal, execution_id)
+        return await self._ask(self._views.journal, check_id(execution_id))
 
     async def executions(
         self,
@@ -154,7 +157,7 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
         ends with the failure that holds it, one that never began ends at once. A second interrupt does nothing, and so
         does one of an execution that is unknown or has ended.
         """
-        await self._ask(self._service.interrupt_execution, execution_id)
+        await self._ask(self._service.interrupt_execution, check_id(execution_id))
 
     async def interrupt_unsafe(self, execution_id: str, /) -> None:
         """End an execution at once as INTERRUPTED: no finalizer, no compensation, whatever it does just now is lost.
@@ -162,7 +165,7 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
         For one that cannot be ended by `interrupt`, because its body or a compensation does not let it. Nothing happens
         to an execution that is unknown or has ended.
         """
-        await self._ask(self._service.interrupt_unsafe, execution_id)
+        await self._ask(self._service.interrupt_unsafe, check_id(execution_id))
 
     async def resume(self, execution_id: str, /, *, skip: bool = False) -> None:
         """Move a held execution; nothing on the others (R36).
@@ -174,13 +177,14 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
         Raises:
             ExecutionNotFoundError: There is no such execution.
         """
-        await self._ask(self._service.resume_execution, execution_id, skip=skip)
+        await self._ask(self._service.resume_execution, check_id(execution_id), skip=skip)
 
     async def rewind(self, execution_id: str, /, *, to: int) -> None:
         """Begin a new life of a finished or held execution that keeps its journal up to `to`, and goes on from there (R37).
 
         For an execution that failed at a bug which is mended now: what worked is kept, the rest is done again by today's
-        code. Its id stays, who waits for it goes on waiting.
+        code. Its id stays; who waits for a held one goes on waiting. What its compensations have undone behind `to` stays
+        undone, and is not done again: rewind to before the step that they belong to.
 
         Args:
             execution_id: Which one.
@@ -190,7 +194,7 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
             ExecutionNotFoundError: There is no such execution.
             UsageError: It is neither finished nor held, or has no such entry.
         """
-        await self._ask(self._service.rewind, execution_id, positive("to", to, least=0))
+        await self._ask(self._service.rewind, check_id(execution_id), positive("to", to, least=0))
 
     async def fork(
         self, execution_id: str, /, *, at: int, new_id: str | None = None, compensations: bool = False
@@ -213,7 +217,7 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
             UsageError: It has no such entry.
         """
         at = positive("at", at, least=0)
-        return await self._ask(self._service.fork, execution_id, at, new_id=new_id, compensates=compensations)
+        return await self._ask(self._service.fork, check_id(execution_id), at, new_id=new_id, compensates=compensations)
 
     async def purge(self, *, older_than: Duration, workflow: str | Workflow[..., Any] | None = None) -> int:
         """Remove finished executions with everything that is theirs: journal, mailbox, heartbeats, earlier lives.
@@ -272,15 +276,15 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
 
     async def record(self, execution_id: ExecutionId, /) -> Record | None:
         """The execution as it stands in the store; for definitions."""
-        return await self._ask(self._service.record, execution_id)
+        return await self._ask(self._service.record, check_id(execution_id))
 
     async def resume_execution(self, execution_id: ExecutionId, /, *, skip: bool = False) -> None:
         """Move a held execution; for definitions."""
-        await self._ask(self._service.resume_execution, execution_id, skip=skip)
+        await self._ask(self._service.resume_execution, check_id(execution_id), skip=skip)
 
     async def interrupt_execution(self, execution_id: ExecutionId, /) -> None:
         """Ask an execution to end; for definitions."""
-        await self._ask(self._service.interrupt_execution, execution_id)
+        await self._ask(self._service.interrupt_execution, check_id(execution_id))
 
     async def deliver(self, mail: Mail, /) -> Receipt:
         """Have mail delivered, exactly once; for definitions."""

@@ -45,6 +45,8 @@ class Row:
     shown: dict[str, bytes] = field(default_factory=dict)
     # The lives before this one: incarnation, status and mailbox.
     lives: list[tuple[bytes, Status, dict[tuple[str, str], Lying]]] = field(default_factory=list)
+    # Those of them that the next one goes on.
+    went_on: set[bytes] = field(default_factory=set[bytes])
 
 
 class Model:
@@ -245,6 +247,7 @@ class Model:
         self._follow(row, start)
         last = *row.lives[-1][:1], Status.SUCCEEDED, *row.lives[-1][2:]
         row.lives[-1] = last
+        row.went_on.add(last[0])
         row.mail = {
             key: lying
             for key, lying in before.items()
@@ -300,6 +303,9 @@ class Model:
         if row.status in FINAL:
             return Receipt.FINISHED
         if key in row.mail:
+            return Receipt.IGNORED
+        went_on = [box for incarnation, _, box in row.lives[-7:] if incarnation in row.went_on]
+        if mail.kind == MailKind.MESSAGE and any(key in box for box in went_on):
             return Receipt.IGNORED
         interrupts = mail.kind == MailKind.INTERRUPT
         own_cause = interrupts and row.held in {Held.FAILURE, Held.DEFECT}

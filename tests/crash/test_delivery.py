@@ -1,6 +1,6 @@
 """Mail whose sender is killed while it delivers: both there, mail and wake, or neither.
 
-Nothing in the engine delivers mail yet, so this is the store alone, in a process of its own.
+The store alone, in a process of its own: what an engine does with it has its own tests.
 """
 
 import asyncio

@@ -55,7 +55,9 @@ def give_token(
         made = _made(deferred, workflow, execution_id, incarnation=own, engine=engine, expires_in=expires_in)
         return b'{"success":' + to_json(made) + b"}"
 
-    recorded = host.recorded(Kind.TOKEN, deferred.name, make)
+    # Of another execution under another name, or code that asks for it first would be given this one's.
+    name = deferred.name if own is not None else f"{deferred.name} of {execution_id}"
+    recorded = host.recorded(Kind.TOKEN, name, make)
     return Token(from_json(recorded)["success"])
 
 

@@ -7,7 +7,7 @@ from typing_extensions import TypeForm, TypeVar
 from perdure import _ids
 from perdure._definitions import ambient
 from perdure._definitions.host import Call, Engine, Host
-from perdure._definitions.name import check_name
+from perdure._definitions.name import check_id, check_name
 from perdure._definitions.sending import SendCall, post, post_from_body
 from perdure._model.journal import Kind
 from perdure._model.records import ExecutionId, Mail, MailKind, Receipt, message_name
@@ -181,7 +181,7 @@ class DurableChannel(Generic[T]):
         return call
 
     def _mail(self, execution_id: ExecutionId, message_id: str, raw: bytes) -> Mail:
-        return Mail(execution_id, MailKind.MESSAGE, message_name(self.name, message_id), raw)
+        return Mail(check_id(execution_id), MailKind.MESSAGE, message_name(self.name, message_id), raw)
 
 
 def _checked_id(id: str, owner: str) -> str:

@@ -29,6 +29,19 @@ def check_name(name: object, what: str) -> str:
     return name
 
 
+def check_id(execution_id: object) -> str:
+    """Give back the id of an execution; whether there is one of that id is another question.
+
+    Raises:
+        UsageError: It is no text: a handle, mostly.
+    """
+    if isinstance(execution_id, str):
+        return execution_id
+    raise UsageError(
+        f"An execution is named by its id, a text of 32 hex digits, and not by {execution_id!r}: give `handle.execution_id`."
+    )
+
+
 def check_key(key: object, workflow: str) -> str:
     """Give back an idempotency key that can be recorded.
 

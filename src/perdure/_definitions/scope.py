@@ -2,7 +2,7 @@
 
 import inspect
 from asyncio import CancelledError
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar, cast
 
@@ -11,7 +11,7 @@ from perdure._definitions.activity import ActivityCall, InlineActivity
 from perdure._definitions.host import Finalizer, Host
 from perdure._values.cause import Cause, Fail
 from perdure._values.exit import Exit, Failure, Success
-from perdure.errors import ActivityTimeout, OutcomeUnknown, OutsideExecutionError
+from perdure.errors import ActivityTimeout, OutcomeUnknown, OutsideExecutionError, UsageError
 
 T = TypeVar("T")
 
@@ -76,6 +76,7 @@ async def with_compensation(
         ```
     """
     host = _body_around("with_compensation()", step)
+    _check_function(compensate, "with_compensation", "lambda value, cause: undo(value)", step)
     call = _call_of(step)
     undo = _Undo(host, compensate, unknown, _label(call or step))
     if call is None:
@@ -133,7 +134,13 @@ async def add_finalizer(finalizer: Callable[[Exit[Any]], Awaitable[object]], /) 
         ```
     """
     host = _body_around("add_finalizer()")
-    host.defer(Finalizer(finalizer, only_after_failure=False, label=_label(finalizer)))
+    _check_function(finalizer, "add_finalizer", "async def on_exit(exit)")
+    label = _label(finalizer)
+
+    async def run(exit: Exit[Any]) -> None:
+        await _awaitable(finalizer(exit), label)
+
+    host.defer(Finalizer(run, only_after_failure=False, label=label))
 
 
 class ExecutionScope(AsyncExitStack):
@@ -208,23 +215,23 @@ class _Undo:
 
     def register(self, value: object, place: int | None = None) -> None:
         """The step has succeeded."""
-        compensate = self._compensate
+        compensate, label = self._compensate, self._label
 
         async def run(exit: Exit[Any]) -> None:
             if isinstance(exit, Failure):
-                await compensate(value, exit.cause)
+                await _awaitable(compensate(value, exit.cause), label)
 
         self._host.defer(Finalizer(run, only_after_failure=True, label=self._label), place)
 
     def register_unknown(self, place: int | None = None) -> None:
         """Nobody knows whether the step took place."""
-        unknown = self._unknown
+        unknown, label = self._unknown, self._label
         if unknown is None:
             return
 
         async def run(exit: Exit[Any]) -> None:
             if isinstance(exit, Failure):
-                await unknown(exit.cause)
+                await _awaitable(unknown(exit.cause), label)
 
         self._host.defer(Finalizer(run, only_after_failure=True, label=self._label), place)
 
@@ -243,6 +250,30 @@ class _Undo:
             case Failure(cause):
                 if any(_is_unknown(reason) for reason in cause.reasons):
                     self.register_unknown(self._place)
+
+
+def _check_function(function: object, what: str, wanted: str, step: object = None) -> None:
+    """Look now whether it can be called: found out when it is needed, it would hold an execution that has failed already.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    if not callable(function):
+        if isinstance(step, Coroutine | ActivityCall):
+            step.close()
+        raise UsageError(
+            f"{what} takes a function that is called when the execution ends, as in `{wanted}`, not {function!r}, which "
+            "has been called already."
+        )
+
+
+def _awaitable(returned: object, label: str) -> Awaitable[object]:
+    if isinstance(returned, Awaitable):
+        return cast("Awaitable[object]", returned)
+    raise UsageError(
+        f"What undoes {label!r} has returned {returned!r}, which cannot be awaited. Let it be an `async def`, or return "
+        "the call of an activity; what is done beside that is not recorded, and done again at every replay."
+    )
 
 
 def _is_unknown(reason: object) -> bool:

@@ -15,7 +15,7 @@ from perdure._definitions.child import child_call, next_life, start_detached
 from perdure._definitions.contract import Contract, Identified, Retention, WorkflowSettings, contract_of, owner_of
 from perdure._definitions.handle import Handle
 from perdure._definitions.host import ContinueAsNew, Engine, StartOptions
-from perdure._definitions.name import check_name
+from perdure._definitions.name import check_id, check_name
 from perdure._definitions.payload import payload_of, payload_of_fields
 from perdure._definitions.registration import Registration
 from perdure._definitions.signature import Parameter, dressed, read_signature
@@ -244,7 +244,7 @@ class Workflow(Generic[P, A_co]):
 
     def handle(self, execution_id: ExecutionId, /) -> Handle[A_co]:
         """Give a handle on an execution of this workflow, whether it exists or not."""
-        return self._handle(execution_id, self._options.engine)
+        return self._handle(check_id(execution_id), self._options.engine)
 
     async def poll(self, execution_id: ExecutionId, /) -> Poll[A_co]:
         """Look at an execution: as `Handle.poll`.

@@ -146,7 +146,7 @@ def _held(scene: _Scene, held: Held) -> Iterator[str]:
     yield "It does not move by itself; timers, children and completions that come meanwhile are kept."
     if held is Held.COMPENSATION:
         yield f"To pass over that compensation: await engine.resume({scene.id}, skip=True)"
-    elif held in _CANNOT_RUN:
+    elif held in _CANNOT_RUN or told.interrupted_at is not None:
         yield f"To end it without running it: await engine.interrupt_unsafe({scene.id})"
     else:
         yield f"To end it: await engine.interrupt({scene.id})"
@@ -200,7 +200,8 @@ def _interruption(scene: _Scene) -> Iterator[str]:
     if told.interrupted_at is not None:
         yield f"It was asked to end at {scene.ago(told.interrupted_at)}, and is doing what it does about that."
     if told.compensations:
-        begins = "To be undone" if told.interrupted_at is not None else "To be undone if it fails"
+        fails = told.interrupted_at is not None or told.held is Held.COMPENSATION
+        begins = "To be undone" if fails else "To be undone if it fails"
         yield f"{begins}, in this order: {', '.join(told.compensations)}."
 
 

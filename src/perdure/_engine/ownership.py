@@ -8,7 +8,7 @@ twice in a row: once may be an answer that is still on its way.
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from perdure._model.records import ExecutionId, WorkerId
 from perdure._model.store import Store
@@ -23,6 +23,9 @@ class Ownership:
         self._store = store
         # Owned on paper and unknown here when last looked, with their fences.
         self._strangers: dict[ExecutionId, int] = {}
+        # What it owned when last looked; and what was in hand then and not among it, with its fence.
+        self._owned: dict[ExecutionId, int] = {}
+        self._missing: dict[ExecutionId, int] = {}
 
     async def alive(self, worker_id: WorkerId) -> bool:
         """Whether this worker still counts as alive."""
@@ -37,7 +40,7 @@ class Ownership:
 
     async def reconcile(self, worker_id: WorkerId, known: Collection[ExecutionId]) -> int:
         """Give back what is owned and unknown for the second time; how many."""
-        owned = await self._store.owned(worker_id)
+        self._owned = owned = await self._store.owned(worker_id)
         strangers = {id_: fence for id_, fence in owned.items() if id_ not in known}
         again = {id_: fence for id_, fence in strangers.items() if self._strangers.get(id_) == fence}
         self._strangers = strangers
@@ -45,3 +48,10 @@ class Ownership:
             return 0
         logger.warning("giving back %d execution(s) that this worker owns on paper only", len(again))
         return await self._store.give_back(worker_id, again)
+
+    def lost(self, in_hand: Mapping[ExecutionId, int]) -> list[ExecutionId]:
+        """What is in hand here and is not owned, for the second time in a row: once may be a claim since the look."""
+        missing = {id_: fence for id_, fence in in_hand.items() if self._owned.get(id_) != fence}
+        again = [id_ for id_, fence in missing.items() if self._missing.get(id_) == fence]
+        self._missing = missing
+        return again

@@ -9,6 +9,7 @@ import functools
 import logging
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from perdure._engine.registry import Registry
 from perdure._engine.runner import Runner
@@ -19,6 +20,9 @@ from perdure._model.status import FINAL, is_final
 from perdure._model.store import Store
 from perdure._values.duration import describe_ms, to_ms
 from perdure.errors import ExecutionNotFoundError, ExecutionTimeoutError, StoreUnavailableError, UsageError
+
+if TYPE_CHECKING:
+    from perdure._model.clock import Alarm
 
 logger = logging.getLogger("perdure")
 
@@ -36,6 +40,8 @@ class Results:
         self._runners = runners
         self._waiters = Waiters()
         self._looking: set[asyncio.Task[None]] = set()
+        # Workflows of executions that were started here, and are not registered here.
+        self._looked_for: dict[str, Alarm] = {}
 
     async def wait(self, execution_id: ExecutionId, *, workflow: str, timeout: timedelta | None) -> bytes:
         """The encoded exit of an execution, once it has one."""
@@ -78,6 +84,8 @@ class Results:
 
     def close(self) -> None:
         """Nobody will be told any more."""
+        for alarm in self._looked_for.values():
+            alarm.cancel()
         for task in self._looking:
             task.cancel()
         self._waiters.fail_all(
@@ -106,6 +114,14 @@ class Results:
                 await asyncio.sleep(PAUSE_S)
             else:
                 return records[0] if records else None
+
+    def look_for_body(self, execution_id: ExecutionId, workflow: str) -> None:
+        """Somebody waits for an execution of this workflow: say so, if nobody has registered it after a while (R3)."""
+        clock = self._store.clock
+        look = functools.partial(self._look_for_body, execution_id, workflow)
+        if workflow not in self._looked_for:
+            # Once for each workflow: a body may start thousands that nobody has registered.
+            self._looked_for[workflow] = clock.call_at(clock.now() + UNREGISTERED_MS, look)
 
     def _look_for_body(self, execution_id: ExecutionId, workflow: str) -> None:
         if workflow not in self._registry:

@@ -11,7 +11,7 @@ the journal first, and running attempts find their calls again by what was asked
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from perdure import _failpoints
@@ -27,7 +27,7 @@ from perdure._kernel.event import Event, Origin
 from perdure._kernel.kernel import Kernel
 from perdure._model.clock import Alarm, Clock
 from perdure._model.journal import Entry, Kind
-from perdure._model.records import Acts, Answer, Commit, ExecutionId, History, Letter, Record, Start, Verdict
+from perdure._model.records import Acts, Answer, Commit, ExecutionId, History, Letter, MailKind, Record, Start, Verdict
 from perdure._model.status import Held, Status, is_final
 from perdure._values.cause import Cause
 from perdure._values.exit_codec import encode_outcome
@@ -265,6 +265,11 @@ class Runner:
         """Whether nothing is in the inbox, nothing is being committed, and nothing is kept back."""
         return not self._inbox and not self._letters and self._commit is None and not self._unread
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the store has answered all that was asked of it: it is this worker's, or nobody knows better."""
+        return self._commit is None and (self.born is None or self.born.done()) and not self.gone and not self.scheduled
+
     def called_more_than_once(self, name: str, /) -> bool:
         """Whether the body has called that activity more than once so far."""
         times_called = self._times_called if self.kernel is None else self.kernel.times_called
@@ -400,7 +405,7 @@ class Runner:
         if self._letters:
             letters, self._letters = self._letters, []
             self.seen = max(self.seen, letters[-1].wake)
-            dated += [(letter.at, letter) for letter in letters]
+            dated += _in_order(letters)
         dated += self._due_timers(kernel)
         dated.sort(key=lambda pair: pair[0])
         for _, one in dated:
@@ -430,7 +435,7 @@ class Runner:
             self._starting = [call for call in self._starting if kernel.steps.waits(call)]
         self._sort_calls(kernel, now)
         self._withdrawn += kernel.take_withdrawn()
-        busy = bool(self.running or self._starting)
+        busy = bool(self.running or self._starting or self._sending)
         commit = self._commit_of(standing_of(kernel, self.implementation, now=now, busy=busy))
         commit.start = start
         commit.entries, commit.acts = kernel.take_written()
@@ -718,6 +723,17 @@ def not_known_to_be_written(execution_id: ExecutionId, workflow: str) -> StoreUn
         f"The engine was closed before its store said whether execution {execution_id} of {workflow!r} is stored. "
         "Start it again under the same id or key: it joins if it is."
     )
+
+
+def _in_order(letters: list[Letter]) -> Iterator[tuple[Instant, Letter]]:
+    """Letters with their instants; those of messages do not go back where a clock has been set back (R48)."""
+    latest = 0
+    for letter in letters:
+        if letter.kind == MailKind.MESSAGE:
+            latest = max(latest, letter.at)
+            yield latest, letter
+        else:
+            yield letter.at, letter
 
 
 def _size_of(entries: Sequence[Entry]) -> int:

@@ -470,6 +470,9 @@ class Service:
         elif start.workflow in self.registry:
             self.wakes.backlog = True
             self.wakes.poke()
+        elif start.parent is not None:
+            # Its parent waits, and has nobody whom it could ask why.
+            self._results.look_for_body(start.execution_id, start.workflow)
 
     # Desk: what rounds ask -----------------------------------------------------------------------
 
@@ -491,6 +494,20 @@ class Service:
         # In a commit that is on its way an execution may be owned on paper already, and it is known here.
         if await self._ownership.reconcile(self.worker_id, {*self.runners, *self._suspects.waiting}):
             self.wakes.backlog = True
+        # One that somebody else has ended; whoever sleeps or works for an hour would not find out before.
+        for execution_id in self._ownership.lost(self._in_hand()):
+            logger.warning("execution %s is not this worker's any more; it is dropped", execution_id)
+            self.runners[execution_id].drop()
+
+    async def inherit(self) -> None:
+        """Take over what dead workers had, without waiting for the next round."""
+        if self.store.shared and await self._ownership.inherit(self.worker_id):
+            self.wakes.backlog = True
+            self.wakes.poke()
+
+    def _in_hand(self) -> dict[ExecutionId, int]:
+        """The executions at rest here, with their fences: one whose commit is on its way may be owned or not by now."""
+        return {id_: runner.fence for id_, runner in self.runners.items() if runner.is_settled}
 
     async def _begin_again(self) -> None:
         """Others have retired this worker: whatever it had is theirs. Drop it, and be a new worker."""
@@ -616,22 +633,25 @@ class Service:
 
     async def interrupt_unsafe(self, execution_id: ExecutionId, /) -> bool:
         """End an execution as INTERRUPTED, whatever it does and without any clean-up; whether it had not ended before."""
+        ended = {Receipt.STORED}
         while True:
             try:
                 receipt = await self.store.interrupt_unsafe(execution_id, INTERRUPTED)
             except StoreUnavailableError as error:
                 logger.warning("the store does not answer; %s is ended once more: %s", execution_id, error)
+                # It may have been done, and then the answer to the next try is that it has ended.
+                ended = {Receipt.STORED, Receipt.FINISHED}
                 await asyncio.sleep(PAUSE_S)
             else:
                 break
         if receipt is Receipt.UNKNOWN:
             raise _not_found(execution_id)
         runner = self.runners.get(execution_id)
-        if runner is not None and receipt is Receipt.STORED:
+        if runner is not None and receipt in ended:
             # Nothing that it still does can be written; an execution that sleeps would never find out.
             runner.drop()
         self.wakes.poke_mail()
-        return receipt is Receipt.STORED
+        return receipt in ended
 
     async def deliver(self, mail: Mail, /) -> Receipt:
         """Have mail delivered, once; it is durable when this returns."""

@@ -182,6 +182,12 @@ class Starts:
         self._reception.committer.submit(commit, _Starter(self._reception, start, written))
         return await asyncio.shield(written)
 
+    async def _was_its_payload(self, record: Record, start: Start) -> bool:
+        """Whether an earlier life of it was started with this payload: one that goes on as new has another each time."""
+        if record.number == 1:
+            return False
+        return any(life.payload == start.payload for life in await self._reception.store.lives(record.execution_id))
+
     async def _join(
         self, start: Start, on_duplicate: OnDuplicate, on_mismatch: OnMismatch, differing: Differing
     ) -> None:
@@ -191,7 +197,7 @@ class Starts:
                 execution_id=start.execution_id,
             )
         record = await self._reception.await_record(start.execution_id)
-        if record is None or record.payload == start.payload:
+        if record is None or record.payload == start.payload or await self._was_its_payload(record, start):
             return
         fields = differing(record.payload)
         if not fields:

@@ -39,7 +39,7 @@ class Finish:
     """The end of one body."""
 
     __slots__ = (
-        "_draft", "_execution_id", "_fallen", "_finalizer", "_host", "_judge", "_loop", "_phase", "_steps",
+        "_draft", "_execution_id", "_fallen", "_finalizer", "_host", "_judge", "_label", "_loop", "_phase", "_steps",
         "ending", "interrupted", "main", "voids",
     )  # fmt: skip
 
@@ -59,11 +59,17 @@ class Finish:
         self.interrupted: bytes | None = None
         # What the body has come to; None while it runs, and for good where it goes on as a new life (R37).
         self.ending: Ending | None = None
-        # The finalizer that runs, or has failed.
+        # The finalizer that runs, or has failed; and, for those who look, what it undoes.
         self._finalizer: KernelTask | None = None
+        self._label: str | None = None
         # Recorded failures that it was told of, and those of them that count no more when it is resumed (R28).
         self._fallen: list[tuple[int, BaseException]] = []
         self.voids: list[int] = []
+
+    @property
+    def undoing(self) -> list[str]:
+        """What is being undone at this moment, or has failed to be."""
+        return [] if self._finalizer is None or self._label is None else [self._label]
 
     @property
     def in_body(self) -> bool:
@@ -127,7 +133,7 @@ class Finish:
         self._loop.cancel_tasks()
         assert self.main is not None
         failure = asyncio.CancelledError() if self.main.cancelled() else self.main.exception()
-        if self._host.next is not None and isinstance(failure, ContinueAsNew):
+        if self._host.next is not None and _goes_on(failure):
             if not self._host.has_to_undo:
                 self._go_on_as_new()
                 return
@@ -174,6 +180,7 @@ class Finish:
         self._fallen.clear()
         with self._loop.scheduling():
             task = self._loop.create_task(_run(finalizer, exit), context=self.main.context)
+        self._label = finalizer.label if finalizer.only_after_failure else None
         # What it asks for has effect, and nothing else.
         self._finalizer = self._host.main = task
 
@@ -204,6 +211,16 @@ class Finish:
         chain = set(_chain(error))
         self.voids = [seq for seq, raised in self._fallen if id(raised) in chain]
         return Trouble(Held.COMPENSATION, error)
+
+
+def _goes_on(failure: BaseException | None) -> bool:
+    """Whether the body has asked to go on as new; in a TaskGroup that comes out as a group of one (R34)."""
+    while isinstance(failure, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", failure)
+        if len(group.exceptions) != 1:
+            return False
+        (failure,) = group.exceptions
+    return isinstance(failure, ContinueAsNew)
 
 
 async def _run(finalizer: Finalizer, exit: Exit[Any]) -> None:

@@ -47,7 +47,7 @@ class BodyHost:
     """The `Host` of one body, and the `Timers` of its loop."""
 
     __slots__ = (
-        "_counts", "_draft", "_draws", "_draws_at", "_equals", "_number", "_origin", "_patches", "_races", "_steps",
+        "_counts", "_draft", "_draws", "_draws_at", "_equals", "_guarded_since", "_number", "_origin", "_patches", "_races", "_steps",
         "asked", "due", "guarded", "loop", "main", "next", "outbox", "put_away", "replaying", "stack", "unread", "withdrawn",
     )  # fmt: skip
 
@@ -83,6 +83,8 @@ class BodyHost:
         self.stack: Stack | None = None
         # Cancelled calls whose attempt is not cut in half (R27): they wait for its end all the same.
         self.guarded: set[Call] = set()
+        # After which entry a call with a guard was asked for.
+        self._guarded_since: dict[Call, int] = {}
         # Why the body cannot read what is recorded; None: it could, so far.
         self.unread: PayloadError | None = None
         # The next life, where the body has asked to go on as new.
@@ -294,6 +296,8 @@ class BodyHost:
             return future
         call.future = future
         call.asked_at = self._draft.now
+        if call.guard is not None:
+            self._guarded_since[call] = self._draft.fed_seq
         future.call = call
         kind = call.kind
         if kind is _ACTIVITY:
@@ -347,7 +351,7 @@ class BodyHost:
         if self.put_away:
             self._steps.drop(call)
         elif call.kind is Kind.ACTIVITY:
-            if call.guard is not None and not self._is_delayed(call) and self._steps.waits(call):
+            if call.guard is not None and self._has_begun(call) and self._steps.waits(call):
                 # Its attempt is not cut in half; what the body is told of its end is that it was cancelled (R27).
                 self.guarded.add(call)
                 return
@@ -361,9 +365,14 @@ class BodyHost:
             if ends_unknown and self._steps.child(call.input) is None:
                 self._leave(call)
 
-    def _is_delayed(self, call: Call) -> bool:
-        """Whether it is between two attempts; told from the journal alone, so that a replay says the same."""
-        return call.attempt > 1 and call.due_at is not None and call.due_at > self._draft.now
+    def _has_begun(self, call: Call) -> bool:
+        """Whether an attempt of it may be running; told from the journal alone, so that a replay says the same.
+
+        Not between two attempts, and not in the turn in which it was asked for: nothing of that is given out yet.
+        """
+        if call.attempt > 1 and call.due_at is not None:
+            return call.due_at <= self._draft.now
+        return call.attempt > 1 or self._guarded_since.get(call) != self._draft.fed_seq
 
     def _leave(self, call: Call) -> None:
         """Give up a child that nobody here waits for any more: if it is this execution's own, it is interrupted (R31)."""
@@ -390,6 +399,7 @@ class BodyHost:
         self.due.clear()
         self._races.clear()
         self.guarded.clear()
+        self._guarded_since.clear()
         if self.stack is not None:
             self.stack.clear()
 

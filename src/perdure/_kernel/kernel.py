@@ -15,6 +15,7 @@ import json
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
+from dataclasses import replace
 from typing import Any, Final
 
 from pydantic_core import from_json, to_json
@@ -446,7 +447,9 @@ class Kernel:
             self._give_up_reading(call, error)
         else:
             raised = cause.to_exception()
-            self._finish.note_failure(entry.seq, raised)
+            if entry.kind in ANSWERS:
+                # Not of mail: nobody tells it a second time, and a step that waits for it would wait for ever.
+                self._finish.note_failure(entry.seq, raised)
             self._resolve(call, None, raised)
 
     def _give_up_reading(self, call: Call, error: PayloadError) -> None:
@@ -478,14 +481,10 @@ class Kernel:
         """Whether it has ended this life only, and goes on as new (R37)."""
         return self.ended and self._finish.ending is None
 
-    @property
-    def interrupted(self) -> bool:
-        """Whether an interrupt has reached the body."""
-        return self._finish.interrupted is not None
-
     def compensations(self) -> list[str]:
         """What stands on the stack to be undone, the next one first."""
-        return [] if self._host.stack is None else list(self._host.stack.compensations())
+        standing = [] if self._host.stack is None else list(self._host.stack.compensations())
+        return [*self._finish.undoing, *standing]
 
     def failure(self) -> BaseException | None:
         """What the body raised; None, if it has returned.
@@ -558,6 +557,11 @@ class Kernel:
         for call in self.steps.waiting.values():
             if (start := call.start) is not None:
                 self._draft.do(lambda acts, start=start: acts.children.append(start))
+        for call in self.steps.leaving.values():
+            assert call.start is not None
+            start = replace(call.start, restarts=False)
+            self._draft.do(lambda acts, start=start: acts.children.append(start))
+            self._draft.do(lambda acts, start=start: acts.leaves.append(start.execution_id))
 
     def note_held(self, exit: bytes = b"") -> None:
         """Have the journal remember that it is held: what failed counts no more when somebody resumes it (R28, R36).

@@ -114,6 +114,10 @@ PLANS = {
     "listing.publish": (listing._PUBLISH, []),
     "listing.published": (listing._PUBLISHED, ["(id=?)", "PRIMARY KEY (incarnation=?)"]),
     "mail.sent": (mail._SENT, ["PRIMARY KEY (incarnation=? AND kind=? AND name=?)"]),
+    "mail.came_before": (
+        mail._CAME_BEFORE,
+        ["PRIMARY KEY (execution_id=? AND number>?)", "PRIMARY KEY (incarnation=? AND kind=? AND name=?)"],
+    ),
     "mail.sent_before": (
         mail._SENT_BEFORE,
         ["PRIMARY KEY (execution_id=? AND number>?)", "PRIMARY KEY (incarnation=? AND kind=? AND name=?)"],

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from perdure._model.records import ExecutionId, History, Letter, Mail, Receipt, WorkerId
+from perdure._model.records import ExecutionId, History, Letter, Mail, MailKind, Receipt, WorkerId
 from perdure._model.status import FINAL
 from perdure._stores.sqlite import journal
 from perdure._stores.sqlite.driver import Connection, select
@@ -19,6 +19,11 @@ _SENT: Final = "SELECT 1 FROM perdure_mailbox WHERE incarnation = ? AND kind = ?
 _SENT_BEFORE: Final = (
     "SELECT 1 FROM perdure_lives l CROSS JOIN perdure_mailbox m ON m.incarnation = l.incarnation"
     " WHERE l.execution_id = ? AND l.number > ? AND m.kind = ? AND m.name = ? AND m.sender = ? LIMIT 1"
+)
+_CAME_BEFORE: Final = (
+    "SELECT 1 FROM perdure_lives l CROSS JOIN perdure_mailbox m ON m.incarnation = l.incarnation"
+    " WHERE l.execution_id = ? AND l.number > ? AND l.status = 'SUCCEEDED' AND l.exit IS NULL AND m.kind = ? AND m.name = ?"
+    " LIMIT 1"
 )
 # PENDING and HELD only count the mail; a claim or a resume will find it.
 _KEEP: Final = "UPDATE perdure_executions SET wakes = ? WHERE n = ?"
@@ -109,6 +114,8 @@ def store(connection: Connection, row: Standing, mail: Mail, at: Instant) -> Del
         return _again(connection, row, mail, Receipt.FINISHED)
     if row.number > 1 and mail.sender and _was_sent(connection, row, mail):
         return Delivered(Receipt.STORED)
+    if row.number > 1 and mail.kind == MailKind.MESSAGE and _came_before(connection, row, mail):
+        return Delivered(Receipt.IGNORED)
     connection.execute(_STORE, (row.incarnation, mail.kind, mail.name, row.wakes + 1, mail.exit, at, mail.sender))
     if connection.changes():
         return _KEPT
@@ -127,6 +134,12 @@ def _was_sent(connection: Connection, row: Standing, mail: Mail) -> bool:
     if mail.incarnation is not None or row.number == 1:
         return False
     return bool(select(connection, _SENT_BEFORE, (row.id, row.number - _LIVES_LOOKED_THROUGH, *asked)))
+
+
+def _came_before(connection: Connection, row: Standing, mail: Mail) -> bool:
+    """Whether a life that this one goes on has had this message; of one that failed it has to be sent anew."""
+    earlier = row.number - _LIVES_LOOKED_THROUGH
+    return bool(select(connection, _CAME_BEFORE, (row.id, earlier, mail.kind, mail.name)))
 
 
 def mail_for(connection: Connection, worker_id: WorkerId, *, everything: bool) -> dict[ExecutionId, int]:

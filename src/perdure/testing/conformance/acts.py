@@ -319,6 +319,26 @@ class TestNext:
         assert [letter.exit for letter in letters] == [b"kept", b"unseen", b"new"]
 
     @scenario
+    async def test_a_message_is_one_message_over_lives_that_go_on(self, scene: Scene) -> None:
+        """R48: sent again under its id it is ignored, also where the life that has received it has gone on as another."""
+        life = await scene.running(await scene.worker())
+        message = life.mail('["c","m1"]', MailKind.MESSAGE)
+        await scene.deliver(message)
+        life.seen = 1
+        start = replace(new_start(), execution_id=life.execution_id)
+        await scene.commit("w1", life.commit(Status.PENDING, acts=Acts(next=start)))
+        assert await scene.deliver(message) is Receipt.IGNORED
+        assert await scene.deliver(life.mail('["c","m2"]', MailKind.MESSAGE)) is Receipt.STORED
+        again = await scene.run(life_of(start))
+        again.seen = (await scene.record(life)).wakes
+        await scene.commit("w1", again.commit(Status.FAILED, exit=b'{"failure":[]}'))
+        restart = replace(new_start(), execution_id=life.execution_id, restarts=True)
+        await scene.commit("w1", born(restart, Status.PENDING))
+        assert await scene.deliver(life.mail('["c","m2"]', MailKind.MESSAGE)) is Receipt.STORED, (
+            "the failed life's is not"
+        )
+
+    @scenario
     async def test_who_waits_for_the_execution_goes_over(self, scene: Scene) -> None:
         """Who waits for the execution goes over to it, and who has left it as well."""
         parent = await scene.running(await scene.worker())
