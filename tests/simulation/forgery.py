@@ -134,6 +134,7 @@ def copy_of(account: Account) -> Account:
             list(life.attempts),
             list(life.commits),
             list(life.letters),
+            life.leaving,
         )
         for id_, life in account.lives.items()
     }

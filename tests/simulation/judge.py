@@ -28,15 +28,21 @@ def judge(account: Account) -> Iterator[str]:
 
 def _may_end(life: Life) -> bool:
     record = life.record
+    if life.went_on:
+        return record.workflow == "Cycle"
     said, exit_ = json.loads(record.payload), json.loads(record.exit or b"{}")
     if record.exit in (INTERRUPTED, DEADLINE_EXCEEDED):
         status = Status.INTERRUPTED if record.exit == INTERRUPTED else Status.FAILED
         return record.status is status and _was_interrupted(life, record.exit)
+    if record.workflow == "Restarted" and record.number > 2:
+        return False  # it is restarted by one body, which asks once
     if record.status is Status.SUCCEEDED:
         return "success" in exit_ and _may_give(record.workflow, said, exit_["success"])
     if record.workflow == "Mended":
         # Interrupted while it was held: it ends with what held it.
         return record.status is Status.FAILED and bool(_interrupts(life))
+    if record.workflow == "Restarted":
+        return record.status is Status.FAILED and b'"Refused"' in (record.exit or b"")
     return record.status is Status.FAILED and said["node"][0] == "fail" and b'"Refused"' in (record.exit or b"")
 
 
@@ -44,8 +50,10 @@ def _may_give(workflow: str, said: Any, value: Any) -> bool:
     match workflow:
         case "Listener":
             return has_heard(said["label"], said["count"], value)
-        case "Mended":
+        case "Mended" | "Restarted":
             return value == f"{said['label']}!"
+        case "Cycle":
+            return may_be(["cycle", said["label"], said["count"]], [value])
         case _:
             return may_be(said["node"], value)
 
@@ -125,7 +133,7 @@ def too_early(account: Account, life: Life) -> Iterator[str]:
     begun = [attempt.tick for attempt in life.attempts if attempt.name in {"undo", "leave"} and not attempt.ended]
     freed = {entry.input.decode(): entry.tick for entry in life.written if entry.kind == Kind.FREED}
     for entry in life.written:
-        child = account.lives.get(entry.name.removeprefix("leave:")) if entry.kind == Kind.ACT else None
+        child = account.life_at(entry.name.removeprefix("leave:"), entry.tick) if entry.kind == Kind.ACT else None
         if child is None or child.record.parent != life.record.execution_id or not begun:
             continue
         ended = min(child.ended_at or max(begun) + 1, freed.get(child.record.execution_id, max(begun) + 1))

@@ -388,7 +388,8 @@ def a_child_that_was_left_goes_on(account: Account) -> object:
 def a_child_that_is_wanted_is_interrupted(account: Account) -> object:
     child = left(account)
     waits = letter(child, MailKind.WAITER, _of(account, LEFT).record.execution_id)
-    child.letters.append(waits._replace(name=talk(account).record.execution_id))
+    another = talk(account).record
+    child.letters.append(waits._replace(name=another.execution_id, exit=another.incarnation))
     return child
 
 

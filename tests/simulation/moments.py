@@ -204,7 +204,7 @@ def play(arrival: Arrival, moment: Moment, case: Case) -> tuple[list[str], Meddl
 
 
 def _judged(account: Account, arrival: Arrival, world: MeddledWorld) -> Iterator[str]:
-    life = account.lives[arrival.workflow.execution_id("it")]
+    [life] = account.lives_of(arrival.workflow.execution_id("it"))
     # Not by the receipt alone: a process that ends here takes the transaction with it in which the letter was.
     told = (arrival.mail.kind, arrival.mail.name, world.arrived_at)
     written = any((letter.kind, letter.name, letter.now) == told for letter in account.history.letters)

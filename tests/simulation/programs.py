@@ -23,6 +23,7 @@ from perdure import (
     Schedule,
     activity,
     add_finalizer,
+    continue_as_new,
     current_attempt,
     now,
     publish,
@@ -127,6 +128,21 @@ async def fragile(label: str) -> str:
     return f"{label}!"
 
 
+def refusals_of(label: str) -> int:
+    """How often it is refused at first."""
+    return Random(f"{label}/refusals").randint(0, 2)
+
+
+@activity(error=Refused)
+async def refuse_at_first(label: str) -> str:
+    """Never, once or twice: a life of who asks may succeed, and its second one may fail as well."""
+    for time in range(refusals_of(label)):
+        if f"{label}/refusal {time}" not in _mended:
+            _mended.add(f"{label}/refusal {time}")
+            raise Refused(label=label)
+    return f"{label}!"
+
+
 @activity
 async def enter(label: str) -> str:
     return await _far_side(label)
@@ -162,6 +178,22 @@ async def listener(label: str, count: int) -> list[str]:
 @workflow(name="Mended", suspend_on_failure=True)
 async def mended(label: str) -> str:
     return await fragile(label)
+
+
+@workflow(name="Cycle", idempotency_key=lambda label, count, heard: label)
+async def cycle(label: str, count: int, heard: list[str]) -> list[str]:
+    """One message a life, and a step that is equal in all of them."""
+    if len(heard) < count:
+        message = await channel(label).receive()
+        await step(label)
+        continue_as_new(label, count, [*heard, message])
+    return heard
+
+
+@workflow(name="Restarted", error=Refused, idempotency_key=lambda label: label)
+async def restarted(label: str) -> str:
+    """Its first life fails, or both, or none."""
+    return await refuse_at_first(label)
 
 
 async def _run(node: Node) -> Any:
@@ -294,6 +326,17 @@ async def _mend(label: str) -> Any:
     return await _ended(mended.execute(label))
 
 
+async def _cycle(label: str, count: int) -> Any:
+    return await _ended(cycle.execute(label, count, []))
+
+
+async def _again(label: str) -> Any:
+    """Restart a child, which is joined if it has succeeded; who was told of one end hears of no other, so nobody waits."""
+    ended = await _ended(restarted.execute(label))
+    await restarted.options(on_duplicate="restart_if_failed").start(label)
+    return ended
+
+
 async def _ended(child: Coroutine[Any, Any, Any]) -> Any:
     try:
         return [await child]
@@ -395,6 +438,8 @@ _RUNS: dict[str, Any] = {
     "child": _child,
     "shared": _shared,
     "mended": _mend,
+    "cycle": _cycle,
+    "again": _again,
     "booked": _booked,
     "entered": _entered,
     "defiant": _defiant,
@@ -516,6 +561,11 @@ _MODEL: dict[str, Callable[..., bool]] = {
     "shared": _may_come_of_child,
     # Interrupted while it is held it ends with what held it.
     "mended": lambda result, label: result in ("interrupted", "late", "broken") or result == [f"{label}!"],
+    "cycle": lambda result, label, count: (
+        result in ("interrupted", "late") or (_are(result, 1) and _is_in_order(result[0], label, count))
+    ),
+    # It may be refused as often as there are lives.
+    "again": lambda result, label: result in ("refused", "interrupted", "late", [f"{label}!"]),
     "defiant": lambda result, label, node: result == f"{label} defied" or may_be(node, result),
     "inbox": _is_in_order,
     "told": _may_be_told,
@@ -544,7 +594,7 @@ def _are(result: Any, count: int) -> bool:
 
 _LEAVES = {
     "step": 6, "stamp": 2, "flaky": 3, "refuse": 1, "hurried": 2, "once": 2, "equal": 2, "sleep": 4, "draw": 1,
-    "stubborn": 1, "asked": 5, "never": 1, "into": 2, "doomed": 1, "mended": 1, "booked": 5, "entered": 2, "inbox": 3,
+    "stubborn": 1, "asked": 5, "never": 1, "into": 2, "doomed": 1, "mended": 1, "cycle": 2, "again": 2, "booked": 5, "entered": 2, "inbox": 3,
     "told": 2, "show": 1, "stop": 1,
 }  # fmt: skip
 _BRANCHES = {
@@ -568,7 +618,7 @@ def draw(chance: Random, label: str, depth: int = 0) -> Node:
             return [kind, label, chance.randint(2, 4)]
         case "never":
             return [kind, label, chance.choice((0, 50, 70_000))]
-        case "inbox" | "told":
+        case "inbox" | "told" | "cycle":
             return [kind, label, chance.randint(1, 4)]
         case "within":
             return [kind, chance.choice((0, 5, 400, 70_000)), draw(chance, f"{label}.0", depth + 1)]
@@ -600,7 +650,7 @@ def plan(case: Case) -> Plan:
     _mended.clear()
     chance = Random(f"{case.seed}/programs")
     return Plan(
-        registrations=[program, shared, listener, mended],
+        registrations=[program, shared, listener, mended, cycle, restarted],
         commissions=[
             Commission(
                 workflow=program,

@@ -9,7 +9,7 @@ import pytest
 from perdure.testing._simulation.account import Account, account_of
 from perdure.testing._simulation.invariants import CHECKS, violations
 
-from tests.simulation import mail_forgery  # lists its forgeries
+from tests.simulation import life_forgery, mail_forgery  # list their forgeries
 from tests.simulation.forgery import (
     FORGERIES,
     Forgery,
@@ -37,7 +37,9 @@ def test_a_broken_promise_is_noticed(forgery: Forgery):
     assert {sentence.split(":")[0] for sentence in said} == {name} | forgery.also, said
 
 
-@pytest.mark.parametrize("account", [calm_account, crashed_account, mail_forgery.mailed_account])
+@pytest.mark.parametrize(
+    "account", [calm_account, crashed_account, mail_forgery.mailed_account, life_forgery.lived_account]
+)
 def test_nothing_is_said_of_an_account_that_nobody_has_changed(account: Any):
     """The control: what is noticed above was not there before."""
     real: Account = account()
@@ -123,6 +125,12 @@ MODEL: dict[str, tuple[Node, list[Any], list[Any]]] = {
     "child, and it fails": (["child", ["fail", "a", ["step", "b"]]], ["refused", "interrupted"], [[["b!"]], "broken"]),
     "shared": (["shared", "s", ["sequence", ["step", "a"]]], [[["a!"]], "interrupted"], ["refused", [["b!"]]]),
     "mended": (["mended", "a"], [["a!"], "broken", "interrupted", "late"], ["refused", ["b!"]]),
+    "cycle": (
+        ["cycle", "a", 2],
+        [[["a/a0", "a/b0"]], "interrupted", "late"],
+        [["a/a0", "a/b0"], [["a/a0"]], [["a/a1", "a/a0"]], "refused"],
+    ),
+    "again": (["again", "a"], [["a!"], "refused", "interrupted", "late"], ["broken", ["b!"], "a!"]),
     "booked": (["booked", "a"], ["a!"], ["b!", None]),
     "entered": (["entered", "a"], ["a!"], ["b!", None]),
     "defiant": (["defiant", "a", ["step", "b"]], ["b!", "a defied"], ["a!", "b defied"]),

@@ -20,7 +20,7 @@ SEEDS = 60
 # Six seconds on a quiet core.
 pytestmark = pytest.mark.timeout(120)
 
-# No program goes on as a new life, and nothing is removed in a simulation: at its end everything is looked at.
+# Nobody rewinds a program, and nothing is removed in a simulation: at its end everything is looked at.
 UNREACHED = {"renew.before", "renew.after", "purge.before", "purge.after"}
 
 

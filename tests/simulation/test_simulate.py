@@ -5,7 +5,17 @@ from typing import Any
 
 import pytest
 
-from perdure import Status, TypedError, UsageError, Workflow, activity, idempotency_key, sleep, workflow
+from perdure import (
+    Status,
+    TypedError,
+    UsageError,
+    Workflow,
+    activity,
+    continue_as_new,
+    idempotency_key,
+    sleep,
+    workflow,
+)
 from perdure.testing import SimulatedRun, SimulationFailed, simulate
 from perdure.testing._simulation.case import Case, Fault
 
@@ -78,6 +88,26 @@ def test_the_line_of_a_failed_run_repeats_it():
     with pytest.raises(SimulationFailed) as again:
         simulate(careless, "17", seeds=failed.value.case, check=charged_once, setup=gateway.forget)
     assert (again.value.case, again.value.found) == (failed.value.case, failed.value.found)
+
+
+def test_one_that_goes_on_as_new_is_one_execution_with_its_last_result():
+    """R14, R37: a charge in each life, under a key of its own."""
+
+    @workflow(idempotency_key=lambda left: "the only one")
+    async def pays_off(left: int) -> str:
+        await charge_once("17")
+        if left > 1:
+            continue_as_new(left - 1)
+        return "paid off"
+
+    def check(run: SimulatedRun) -> None:
+        assert run.result == "paid off"
+        assert len(gateway.charges) == 3
+        assert len(run.execution.journal) == 1
+
+    done = simulate(pays_off, 3, seeds=60, check=check, setup=gateway.forget)
+    assert done.executions == 60
+    assert done.faults["crash"] > 0
 
 
 def test_a_failed_run_is_made_smaller():

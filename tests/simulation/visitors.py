@@ -51,7 +51,10 @@ def visitors(workflow: str, payload: bytes) -> list[Visitor]:
     said = json.loads(payload)
     if workflow == "Listener":
         return _at_last(said["label"], said["count"])
-    if workflow == "Mended":
+    if workflow == "Cycle":
+        # Under one id for all of its lives, also where a sender asks again.
+        return _senders(said["label"], said["count"])
+    if workflow in {"Mended", "Restarted"}:
         return []
     found = [visitor for node in _own(said["node"]) for visitor in _to_node(node)]
     return [*found, *_interrupters(json.dumps(said))]

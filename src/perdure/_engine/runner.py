@@ -131,7 +131,6 @@ class Runner:
         "_seed",
         "_sending",
         "_starting",
-        "_stayed",
         "_times_called",
         "_unborn",
         "_unread",
@@ -209,8 +208,6 @@ class Runner:
         self._starting: list[ActivityCall] = []
         self._delayed: list[ActivityCall] = []
         self._withdrawn: list[Call] = []
-        # A commit that was to hold the execution, and of which nothing is written because of mail that had come.
-        self._stayed: Commit | None = None
         # Calls whose mail goes out with that commit, in the order of its receipts.
         self._sending: list[Call] = []
         self._alarm: Alarm | None = None
@@ -444,20 +441,28 @@ class Runner:
             commit.calm, self._crashes = self._crashes > 0, 0
         if self._sending:
             commit.acts = self._with_mail(commit.acts or Acts())
-        if self._stayed is not None:
-            self._add_what_stayed(commit)
         if commit.status is _RUNNING and start is None and not commit.entries and commit.acts is None:
             self._give_out()
             return
         self._submit(commit)
 
-    def _add_what_stayed(self, commit: Commit) -> None:
-        """Put in front what was to be written with a hold that mail has come before."""
-        stayed, self._stayed = self._stayed, None
-        assert stayed is not None
-        commit.entries = [*stayed.entries, *commit.entries]
-        if stayed.acts is not None:
-            commit.acts = stayed.acts if commit.acts is None else stayed.acts.followed_by(commit.acts)
+    def _write_unheld(self, held: Commit) -> bool:
+        """Write what a hold was to write, without the note that it is held; its answer tells of the mail once more.
+
+        Kept until that has been read, a worker that dies meanwhile would take it along; with the note it would read as
+        if somebody had resumed it. False: there was nothing.
+        """
+        kernel = self.kernel
+        assert kernel is not None
+        if held.entries and held.entries[-1].kind == Kind.HELD:
+            kernel.forget_held()
+            held.entries = held.entries[:-1]
+        if not held.entries and held.acts is None:
+            return False
+        commit = Commit(self.execution_id, self.incarnation, self.fence, self.seen, _RUNNING)
+        commit.entries, commit.acts, commit.calm = held.entries, held.acts, held.calm
+        self._submit(commit)
+        return True
 
     def _with_mail(self, acts: Acts) -> Acts:
         """Add the mail that calls of the body send; on a repeat it is known by the step that sends it (R42)."""
@@ -544,8 +549,6 @@ class Runner:
         """Hold the execution, whatever was to begin."""
         self._starting.clear()
         self._sending.clear()
-        # What its turns have come to is not written, and mail must not lead it on from there.
-        self._stayed = None
         self.evict()
         self._submit(self._commit_of(standing_held(self.implementation.codec, held, error)))
 
@@ -602,9 +605,8 @@ class Runner:
             case Verdict.STAYS:
                 # Mail has come that this turn had not seen. The kernel is rebuilt nowhere: it still
                 # stands, and takes the mail as its next events.
-                if commit.held is not None:
-                    self._stayed = commit
-                self._keeper.fetch(self)
+                if commit.held is None or not self._write_unheld(commit):
+                    self._keeper.fetch(self)
             case Verdict.APPLIED if commit.status is Status.RUNNING:
                 # Its birth was written by an earlier try, and somebody has taken it over since.
                 self.drop()

@@ -72,6 +72,12 @@ class Draft:
         self.answers.setdefault((kind, name), []).append(entry)
         return entry
 
+    def unmark(self, kind: Kind, name: str) -> None:
+        """Take back the marker drafted last, which has been written nowhere."""
+        entry = self.answers[kind, name].pop()
+        assert entry.seq == self.seq
+        self.seq -= 1
+
     def do(self, perform: Perform) -> None:
         """Do something to others with the entry drafted last; nothing, if that is taken back."""
         self._acts.append((self.seq, perform))

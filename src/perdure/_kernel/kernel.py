@@ -570,6 +570,10 @@ class Kernel:
         """
         self._draft.mark(Kind.HELD, "held", 1, asked=to_json(self._finish.voids), answer=exit)
 
+    def forget_held(self) -> None:
+        """It is not held yet: mail has come first. Written without the hold, the note would read as a resume."""
+        self._draft.unmark(Kind.HELD, "held")
+
     def note_begun(self, call: Call) -> None:
         """Have the journal remember that an at-most-once attempt is about to begin (R50)."""
         self._draft.mark(Kind.ATTEMPT_BEGUN, call.name, call.occurrence, asked=call.input, attempt=call.attempt)

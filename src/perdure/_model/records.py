@@ -79,20 +79,6 @@ class Acts:
     # Its next life, where the body has asked to go on as new (R37): the status is PENDING then.
     next: Start | None = None
 
-    def followed_by(self, later: "Acts") -> "Acts":
-        """The acts of two turns that are committed together."""
-        return Acts(
-            starts=self.starts + later.starts,
-            children=self.children + later.children,
-            leaves=self.leaves + later.leaves,
-            rejoins=self.rejoins + later.rejoins,
-            mail=self.mail + later.mail,
-            resumes=self.resumes + later.resumes,
-            attributes=self.attributes | later.attributes,
-            published=self.published | later.published,
-            next=later.next or self.next,
-        )
-
 
 @dataclass(slots=True, eq=False)
 class Commit:

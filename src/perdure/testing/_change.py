@@ -4,21 +4,18 @@ It may ask for more, or for less. What must not be is what would hold an executi
 second time under another name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
-from perdure._definitions.activity import ActivityCall
-from perdure._definitions.clock import TimerCall
-from perdure._definitions.host import Call
-from perdure._kernel.event import Event
 from perdure._model.journal import Entry, Kind
 from perdure._model.status import Status, is_final
-from perdure.errors import NonDeterminismError, PayloadError
+from perdure.errors import NonDeterminismError
 from perdure.testing._rerun import Disagreement, Implementation, Recording, ReplayKernel, begun, other_end
+from perdure.testing._trial import WORLDS, TrialKernel, trial
 
-# Steps that are taken as done in one rerun: a body that asks for new ones without end has to come to one here.
-MOST_ANSWERED: Final = 1_000
+# Beginnings of one journal that are tried, to see what is asked for there.
+MOST_BEGINNINGS: Final = 20
 
 
 class Change(NamedTuple):
@@ -48,9 +45,9 @@ def changes(
             return [Change("diverges", _in_flight(kernel.diverged))]
         if (unreadable := kernel.unreadable()) is not None:
             return [Change("unreadable", unreadable)]
-        return [*_other_steps(kernel, recording, new, removed), *_ended_otherwise(kernel, recording, implementation)]
     finally:
         kernel.close()
+    return _other_steps(recording, implementation, new, removed)
 
 
 def _in_flight(told: Disagreement) -> Disagreement:
@@ -59,94 +56,104 @@ def _in_flight(told: Disagreement) -> Disagreement:
 
 
 def _other_steps(
-    kernel: ReplayKernel, recording: Recording, new: Mapping[str, Any], removed: frozenset[str]
+    recording: Recording, implementation: Implementation, new: Mapping[str, Any], removed: frozenset[str]
 ) -> list[Change]:
-    """Steps that only the code has, and steps that only the journal has."""
-    fresh = _answer_new(kernel, recording, new)
-    if kernel.trouble is not None and isinstance(kernel.trouble.error, NonDeterminismError):
-        return [Change("diverges", Disagreement.of_error(kernel.trouble.error))]
-    kept = [entry for entry in kernel.left_over(recording) if entry.name not in removed]
-    for entry in kept:
-        for told in fresh:
-            if told.step.startswith(f"{entry.kind}/"):
+    """Steps that only the code has, steps that only the journal has, and another end."""
+    with _Trials(recording, implementation, new) as trials:
+        first = trials.whole[0]
+        if not first.made_up and first.trouble is not None and isinstance(first.trouble.error, NonDeterminismError):
+            return [Change("diverges", Disagreement.of_error(first.trouble.error))]
+        unasked: list[Change] = []
+        for entry in trials.unasked(removed):
+            if (told := _stand_in(entry, trials.fresh)) is not None:
                 return [Change("redone", _redone(recording, entry, told))]
-    found = [Change("new", told) for told in fresh]
-    found += [
-        Change(
-            "unasked",
-            Disagreement(
-                message=f"{entry.kind} {entry.name!r}, occurrence {entry.occurrence} (entry {entry.seq}), is recorded and no"
-                " longer asked for.",
-                entry=entry.seq,
-                recorded_input=entry.input.decode("utf-8", "replace"),
-            ),
-        )
-        for entry in kept
-    ]
-    return found
+            unasked.append(Change("unasked", _unasked(entry)))
+        found = [*(Change("new", told) for told in first.fresh.values()), *unasked]
+        # What was made up may lead anywhere.
+        return found if first.made_up else [*found, *_ended_otherwise(first, recording, implementation)]
 
 
-def _answer_new(kernel: ReplayKernel, recording: Recording, new: Mapping[str, Any]) -> list[Disagreement]:
-    """Take new steps as done, as long as entries are left that may be asked for behind them; all new ones.
-
-    Without that a step that was put in and one that was renamed would look alike: behind the one the old record is
-    asked for as before, behind the other never.
-    """
-    known = recording.waited_for or []
-    fresh: dict[tuple[str, str, int], Disagreement] = {}
-    for _ in range(MOST_ANSWERED):
-        answerable: Event | None = None
-        for call in kernel.steps.waiting.values():
-            place = (call.kind, call.name, call.occurrence)
-            if (call.kind, call.name) in known or place in fresh:
-                continue
-            # Of one that has not ended some are not new, they are under way. Only beside an untaken record it matters.
-            if is_final(Status(recording.status)) or kernel.steps.kept:
-                fresh[place] = _new(kernel, call)
-        if not kernel.steps.kept or kernel.ended or kernel.trouble is not None:
-            break
-        for call in kernel.steps.waiting.values():
-            answerable = answerable or _done(kernel, call, new)
-        if answerable is None or not kernel.deliver(answerable):
-            break
-    return list(fresh.values())
+def _stand_in(entry: Entry, fresh: list[Disagreement]) -> Disagreement | None:
+    """The new step of its kind that a record may be meant for; of waits without a name, one of its sort."""
+    alike = [told for told in fresh if told.step.startswith(f"{entry.kind}/")]
+    sort, colon, _ = entry.name.partition(":")
+    same = [told for told in alike if colon and told.step.startswith(f"{entry.kind}/{sort}:")]
+    return next(iter([*same, *alike]), None)
 
 
-def _new(kernel: ReplayKernel, call: Call) -> Disagreement:
-    place = kernel.place(call)
-    at = f"\n  at {place}" if place else ""
+def _unasked(entry: Entry) -> Disagreement:
     return Disagreement(
-        message=f"{call.kind} {call.name!r} is new.{at}",
-        step=f"{call.kind}/{call.name}#{call.occurrence}",
-        asked_input=call.input.decode("utf-8", "replace"),
-        where=place,
+        message=f"{entry.kind} {entry.name!r}, occurrence {entry.occurrence} (entry {entry.seq}), is recorded and no"
+        " longer asked for.",
+        entry=entry.seq,
+        recorded_input=entry.input.decode("utf-8", "replace"),
     )
 
 
-def _done(kernel: ReplayKernel, call: Call, new: Mapping[str, Any]) -> Event | None:
-    """The event with which a new step is over; None: nobody knows what it would answer."""
-    if isinstance(call, TimerCall):
-        return Event(
-            Kind.TIMER, call.name, call.occurrence, 0, call.input, b"", max(kernel.now(), call.due_at or kernel.now())
-        )
-    if not isinstance(call, ActivityCall):
-        return None
-    try:
-        # Of an activity without a result everybody knows what it answers.
-        encoded, value = call.activity.codec.success(new.get(call.name))
-    except PayloadError:
-        return None
-    return Event(
-        Kind.ACTIVITY,
-        call.name,
-        call.occurrence,
-        call.attempt,
-        call.input,
-        encoded,
-        kernel.now(),
-        value,
-        has_value=True,
-    )
+class _Trials:
+    """Trials of one recording: of the whole journal, and of its beginnings."""
+
+    def __init__(self, recording: Recording, implementation: Implementation, new: Mapping[str, Any]) -> None:
+        self._recording = recording
+        self._implementation = implementation
+        self._new = new
+        self._made: list[TrialKernel] = []
+        # Of the whole journal, each with other values made up.
+        self.whole = self._worlds(recording.entries)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for kernel in self._made:
+            kernel.close()
+
+    @property
+    def fresh(self) -> list[Disagreement]:
+        """New steps, of a trial that proves something if there is one."""
+        proving = next((kernel for kernel in self.whole if kernel.proves), self.whole[0])
+        return list(proving.fresh.values())
+
+    def unasked(self, removed: frozenset[str]) -> Iterator[Entry]:
+        """Records that the code does not ask for, whatever what is new answers, in the journal's order."""
+        left = [entry for entry in self.whole[0].left_over(self._recording) if entry.name not in removed]
+        if not left or not self.whole[0].fresh:
+            yield from left
+            return
+        if not any(kernel.proves for kernel in self.whole):
+            return
+        asked: set[int] = set()
+        for kernel in self.whole:
+            asked |= kernel.asked_for(left)
+        # The longest first, which most often tells all (the whole journal has been tried); and no more than so many, or a thousand renamed steps would
+        # take a thousand times as long.
+        if left[-1] is not self._recording.entries[-1]:
+            asked |= self._asked_up_to(left[-1], left)
+        for number, entry in enumerate(left):
+            if entry.seq not in asked and number < MOST_BEGINNINGS:
+                asked |= self._asked_up_to(entry, left)
+            if entry.seq not in asked:
+                yield entry
+
+    def _asked_up_to(self, last: Entry, left: list[Entry]) -> set[int]:
+        """What the code asks for of what is left, in an execution that has only come as far as one of them.
+
+        A whole journal gives a task that is late all that it waits for at once, and the body ends before another one
+        has asked for what it did ask for in its time.
+        """
+        beginning = [entry for entry in self._recording.entries if entry.seq <= last.seq]
+        within = [entry for entry in left if entry.seq <= last.seq]
+        return set[int]().union(*(kernel.asked_for(within) for kernel in self._worlds(beginning)))
+
+    def _worlds(self, history: list[Entry]) -> list[TrialKernel]:
+        """Trials of one journal: one, if nothing had to be made up."""
+        kernels: list[TrialKernel] = []
+        for world in range(WORLDS):
+            kernels.append(trial(self._recording, history, self._implementation, self._new, world))
+            self._made.append(kernels[-1])
+            if not kernels[-1].made_up:
+                break
+        return kernels
 
 
 def _redone(recording: Recording, entry: Entry, told: Disagreement) -> Disagreement:
@@ -156,15 +163,32 @@ def _redone(recording: Recording, entry: Entry, told: Disagreement) -> Disagreem
         message=f"The body of {recording.workflow!r} leaves out a recorded step and asks for a new one: what was done would"
         f" be done again, if it is the same under another name.\n"
         f"  recorded: {entry.kind} {entry.name!r}, occurrence {entry.occurrence} (entry {entry.seq})\n"
-        f"  new:      {entry.kind} {name!r}{at}\n"
-        f"Renamed: say formerly=({entry.name!r},) on the new one. Two different steps: put the change behind"
-        f" `patched(...)`, or say here what is meant: removed=({entry.name!r},) where the old one is left out,"
-        f" new={{{name!r}: <an answer>}} where the old one is still asked for behind the new one.",
+        f"  new:      {entry.kind} {name!r}{at}\n{_advice(entry, name)}",
         step=told.step,
         entry=entry.seq,
         recorded_input=entry.input.decode("utf-8", "replace"),
         asked_input=told.asked_input,
         where=told.where,
+    )
+
+
+def _advice(entry: Entry, name: str) -> str:
+    if entry.kind == Kind.TIMER:
+        # No timer has a `formerly`; one without a name is called by its length.
+        is_timeout = entry.name.startswith("timeout:")
+        named = (
+            ""
+            if is_timeout
+            else f", or say sleep(..., name={entry.name!r}): under its name a wait may change its length"
+        )
+        return (
+            f"The same wait with another length or name: put the change behind `patched(...)`{named}."
+            f" Two different waits: say here removed=({entry.name!r},)."
+        )
+    return (
+        f"Renamed: say formerly=({entry.name!r},) on the new one. Two different steps: put the change behind"
+        f" `patched(...)`, or say here what is meant: removed=({entry.name!r},) where the old one is left out,"
+        f" new={{{name!r}: <an answer>}} where the old one is still asked for behind the new one."
     )
 
 

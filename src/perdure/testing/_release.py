@@ -127,14 +127,15 @@ async def replay_check(
     what is recorded, and where a recorded step is left out while a new one of its kind is asked for: under another
     name it would be done again. What may well be meant is only told: new steps, steps that are left out, another end.
 
-    New timers, and new activities without a result, are taken as done to see what is asked for behind them. What other
-    new activities would answer, say through `new`.
+    New timers fire and new activities answer, to see what is asked for behind them: what `new` says, nothing where that
+    is their type, else values that are made up. A recorded step counts as left out when it is asked for with none of
+    them. Where no value can be made up the new step is told, and nothing of what may follow.
 
     Args:
         workflows: Today's workflows, with their bodies.
         journals: An open engine, whose executions are all read; what `export_execution` has given, the file that it
             has written, or a folder of such files (`*.jsonl`).
-        new: What new activities would answer, by name: `new={"check_stock": True}`.
+        new: What new activities would answer, by name: `new={"check_stock": True}`. Of those nothing is made up.
         removed: Names of steps that are left out on purpose.
         strict: Fail with every difference, as for a change that should change nothing.
 

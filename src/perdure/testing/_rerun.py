@@ -4,6 +4,7 @@ Nothing may differ then: each entry must find the very call that it was written 
 must be what was done; and the end must be the recorded one. What changed code may do is another question (`_change`).
 """
 
+import asyncio
 import base64
 import json
 from collections import Counter
@@ -18,6 +19,8 @@ from perdure._engine.standing import judge_of, standing_of
 from perdure._facade import WorkflowEngine
 from perdure._kernel.divergence import divergence_error
 from perdure._kernel.event import Origin
+from perdure._kernel.frames import place_of
+from perdure._kernel.host import LoopTimer
 from perdure._kernel.kernel import Kernel
 from perdure._model.journal import MARKERS, WITHOUT_COMPENSATIONS, Entry, Kind
 from perdure._model.records import Record
@@ -214,7 +217,20 @@ class ReplayKernel(Kernel):
 
     def place(self, call: Call) -> str:
         """Where in the body a call is awaited; empty if it cannot be told."""
+        if isinstance(call, LoopTimer):
+            return self._place_of_timer(call.handle)
         return self._loop.place_of(call.future) if call.future is not None else ""
+
+    def _place_of_timer(self, handle: asyncio.TimerHandle) -> str:
+        """Where the task stands that a timer of the loop is for: inside `asyncio.timeout`, or waiting in asyncio."""
+        # asyncio has no other way to tell whose timer it is. A private name that is gone costs the line, not the check.
+        callback: Any = getattr(handle, "_callback", None)
+        args: tuple[Any, ...] = getattr(handle, "_args", None) or ()
+        if isinstance(owner := getattr(callback, "__self__", None), asyncio.Timeout):
+            task: asyncio.Task[Any] | None = getattr(owner, "_task", None)
+            return "" if task is None else place_of(task.get_coro())
+        futures: list[asyncio.Future[Any]] = [each for each in args if isinstance(each, asyncio.Future)]
+        return self._loop.place_of(futures[0]) if futures else ""
 
     def unreadable(self) -> Disagreement | None:
         """Why it has not come to rest, where code and journal are not to blame."""
@@ -301,7 +317,9 @@ def other_end(kernel: ReplayKernel, recording: Recording, implementation: Implem
     standing = standing_of(kernel, implementation, now=recording.changed_at, busy=False)
     waited = recording.waited_for
     recorded = told = ""
-    if is_final(Status(recording.status)):
+    if kernel.continues and recording.status == Status.SUCCEEDED and not recording.exit:
+        pass  # a life that went on as another one: it has no exit of its own
+    elif is_final(Status(recording.status)):
         if standing.status != recording.status or not same_exit(standing.exit, recording.exit):
             recorded = f"{recording.status} {_shown(recording.exit)}"
             told = f"{standing.held or standing.status} {_shown(standing.exit)}"

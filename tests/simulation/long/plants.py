@@ -113,13 +113,6 @@ PLANTS: dict[str, tuple[Change, ...]] = {
             "worker.retire(connection, [worker_id], 1,",
         ),
     ),
-    "a second start is taken for the first": (
-        Change(
-            "perdure._stores.sqlite.commit",
-            "        if incarnation != start.incarnation:\n            return self._judge_restart(one, start)\n",
-            "",
-        ),
-    ),
     "what is taken over from the living is not given up": (
         Change(
             "perdure._engine.service",
@@ -208,14 +201,14 @@ PLANTS: dict[str, tuple[Change, ...]] = {
         Change("perdure._kernel.finish", "if self.ending.failed or not finalizer.only_after_failure:", "if True:"),
         Change(
             "perdure._definitions.scope",
-            "            if isinstance(exit, Failure):\n                await compensate(value, exit.cause)\n",
-            "            await compensate(value, getattr(exit, 'cause', None))\n",
+            "            if isinstance(exit, Failure):\n                await _awaitable(compensate(value, exit.cause), label)\n",
+            "            await _awaitable(compensate(value, getattr(exit, 'cause', None)), label)\n",
         ),
     ),
     "an attempt with a compensation is cut in half": (
         Change(
             "perdure._kernel.host",
-            "if call.guard is not None and not self._is_delayed(call) and self._steps.waits(call):",
+            "if call.guard is not None and self._has_begun(call) and self._steps.waits(call):",
             "if False:",
         ),
     ),
@@ -231,5 +224,18 @@ PLANTS: dict[str, tuple[Change, ...]] = {
     ),
     "what held an execution counts on after a resume": (
         Change("perdure._kernel.kernel", '.get((Kind.HELD, "held"))', '.get((Kind.HELD, "nothing"))'),
+    ),
+    "a life has the fence of the one before": (
+        Change("perdure._stores.sqlite.life", "fence = fence + 1, owner", "fence = fence, owner"),
+    ),
+    "what a life had not seen is left behind": (
+        Change(
+            "perdure._stores.sqlite.life",
+            "OR wake > ?3 AND kind IN ('message', 'deferred', 'interrupt'))",
+            "OR 0 * ?3)",
+        ),
+    ),
+    "one that has succeeded is restarted": (
+        Change("perdure._stores.sqlite.life", "{Status.FAILED, Status.INTERRUPTED}", "{*Status}"),
     ),
 }

@@ -4,7 +4,19 @@ import asyncio
 
 import pytest
 
-from perdure import OutcomeUnknown, UsageError, Workflow, activity, idempotency_key, sleep, workflow
+from perdure import (
+    DurableChannel,
+    DurableDeferred,
+    OutcomeUnknown,
+    TypedError,
+    UsageError,
+    Workflow,
+    activity,
+    continue_as_new,
+    idempotency_key,
+    sleep,
+    workflow,
+)
 from perdure._failpoints import POINTS
 from perdure.testing import SimulatedRun, SimulationFailed
 from perdure.testing.crash import crash_everywhere
@@ -64,6 +76,76 @@ async def at_most_once(order: str) -> str:
 async def parent(order: str) -> str:
     await one_step.start(order)
     return "started"
+
+
+@workflow(idempotency_key=lambda left, total=0: "the only one")
+async def add_up(left: list[int], total: int = 0) -> int:
+    if left:
+        await charge("the same in every life")
+        continue_as_new(left[1:], total + left[0])
+    return total
+
+
+Numbers = DurableChannel.make("numbers", int)
+
+
+@workflow(idempotency_key=lambda total=0, count=0: "the reader")
+async def reads_one_a_life(total: int = 0, count: int = 0) -> int:
+    if count < 3:
+        number = await Numbers.receive()
+        await sleep("1 hour")
+        continue_as_new(total + number, count + 1)
+    return total
+
+
+@workflow(idempotency_key=lambda: "the writer")
+async def writes_three_at_once() -> int:
+    reader = await reads_one_a_life.start()
+    for number in (1, 10, 100):
+        await Numbers.send(reader.execution_id, number, id=str(number))
+    return await reads_one_a_life.execute()
+
+
+class Declined(TypedError):
+    pass
+
+
+@activity(error=Declined)
+async def charge_when_asked_again(order: str) -> str:
+    if not gateway.calls:
+        gateway.calls.append(order)
+        raise Declined
+    return await charge(order)
+
+
+@workflow(error=Declined, idempotency_key=lambda order: order)
+async def declined_once(order: str) -> str:
+    return await charge_when_asked_again(order)
+
+
+@workflow(idempotency_key=lambda order: order)
+async def asks_again(order: str) -> str:
+    try:
+        return await declined_once.execute(order)
+    except Declined:
+        await declined_once.options(on_duplicate="restart_if_failed").start(order)
+        return "asked again"
+
+
+Approval = DurableDeferred.make("approval", success=str)
+
+
+@workflow(idempotency_key=lambda order: order)
+async def waits_for_approval(order: str) -> str:
+    return f"{await Approval}: {await charge(order)}"
+
+
+@workflow(idempotency_key=lambda order: f"{order} is approved")
+async def approved(order: str) -> str:
+    handle = await waits_for_approval.start(order)
+    token = Approval.token_from_execution_id(workflow=waits_for_approval, execution_id=handle.execution_id)
+    await Approval.succeed(token, "by ada")
+    return await waits_for_approval.execute(order)
 
 
 def charged_three_times(run: SimulatedRun) -> None:
@@ -132,6 +214,52 @@ def test_what_it_starts_comes_to_its_end_as_well() -> None:
         assert {each.exit.unwrap() for each in run.executions} == {"started", "charged"}
 
     assert crash_everywhere(parent, "17", check=check, setup=gateway.forget, also=[one_step]).runs > 10
+
+
+def test_one_that_goes_on_as_new_is_crashed_in_each_of_its_lives() -> None:
+    """R14, R37: no life is lost or lived twice, and an equal step of another life is another charge."""
+
+    def check(run: SimulatedRun) -> None:
+        assert run.result == 6
+        assert len(gateway.keys) == 3
+        # Told is of all lives.
+        assert 3 <= run.execution.attempts("charge") <= 4
+
+    done = crash_everywhere(add_up, [1, 2, 3], check=check, setup=gateway.forget)
+    assert done.ended_at["effect.after"] == 3
+
+
+def test_messages_that_came_too_early_are_read_by_the_next_life() -> None:
+    """R37, R48: all three lie there when the first life goes on; each is read once."""
+
+    def check(run: SimulatedRun) -> None:
+        assert run.result == 111
+
+    # Both bodies, four lives: everywhere would be 130 runs.
+    points = {"commit.written", "commit.after"}
+    done = crash_everywhere(writes_three_at_once, check=check, also=[reads_one_a_life], points=points)
+    assert done.ended_at["commit.after"] >= 12
+
+
+def test_one_that_is_restarted_comes_to_its_second_end() -> None:
+    """R37: its failed life stays as it was."""
+
+    def check(run: SimulatedRun) -> None:
+        if run.result == "asked again":
+            assert run.executions[1].result == "charged"
+
+    done = crash_everywhere(asks_again, "17", check=check, setup=gateway.forget, also=[declined_once])
+    assert done.ended_at["effect.after"] >= 1
+
+
+def test_what_waits_for_somebody_is_driven_by_another_body() -> None:
+    """R18: one completion counts, wherever its sender or its reader dies."""
+
+    def check(run: SimulatedRun) -> None:
+        assert run.result == "by ada: charged"
+        assert len(gateway.keys) == 1
+
+    crash_everywhere(approved, "17", check=check, setup=gateway.forget, also=[waits_for_approval])
 
 
 def test_the_same_runs_are_the_same() -> None:

@@ -1,7 +1,11 @@
 """`replay_check`: today's code against what yesterday's has recorded."""
 
 import asyncio
+import contextlib
 import json
+import re
+from collections.abc import Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +50,21 @@ async def charge_formerly(order: str, amount: int) -> str:
 @activity
 async def is_in_stock(order: str) -> bool:
     return True
+
+
+@dataclass(frozen=True)
+class Rating:
+    points: int
+
+
+@activity
+async def rate(order: str) -> Rating:
+    return Rating(points=7)
+
+
+@activity
+async def limits(order: str) -> dict[str, int]:
+    return {"orders": 3}
 
 
 @activity
@@ -243,10 +262,43 @@ def test_new_steps_whose_answer_is_known_are_told(run: Run) -> None:
     assert "test_replay_check.py:" in report.differences[0].where
 
 
-def test_a_new_step_whose_answer_nobody_knows_fails_until_it_is_said(run: Run) -> None:
-    error = failed(run, with_a_check)
-    assert "new={'is_in_stock': <an answer>}" in str(error)
-    assert sorts(checked(run, with_a_check, new={"is_in_stock": True})) == ["new"]
+def test_a_new_step_whose_answer_nobody_knows_says_how_to_say_it(run: Run) -> None:
+    """With one answer of two all that is recorded is asked for behind it: it was put in, nothing was renamed."""
+    report = checked(run, with_a_check)
+    assert sorts(report) == ["new"]
+    assert "say new={'is_in_stock': <an answer>}" in report.differences[0].message
+    told = checked(run, with_a_check, new={"is_in_stock": True})
+    assert sorts(told) == ["new"]
+    assert "<an answer>" not in told.differences[0].message
+
+
+def test_a_new_step_whose_answer_cannot_be_made_up_is_only_told(run: Run) -> None:
+    """Whether what is behind it is asked for cannot be seen, so nothing is said of that."""
+
+    @order_workflow
+    async def with_a_rating(order: str) -> str:
+        if (await rate(order)).points < 5:
+            return "refused"
+        return await original(order)
+
+    report = checked(run, with_a_rating)
+    assert sorts(report) == ["new"]
+    assert "say new={'rate': <an answer>}" in report.differences[0].message
+    assert failed(run, with_a_rating, new={"rate": Rating(points=1)}).report.failures[0].sort == "redone"
+    assert sorts(checked(run, with_a_rating, new={"rate": Rating(points=9)})) == ["new"]
+
+
+def test_a_body_that_fails_with_what_is_made_up_proves_nothing(run: Run) -> None:
+    """An empty dictionary is the only one that can be made up; with a real one it goes on to what is recorded."""
+
+    @order_workflow
+    async def with_limits(order: str) -> str:
+        if (await limits(order))["orders"] < 1:
+            return "too many"
+        return await original(order)
+
+    assert sorts(checked(run, with_limits)) == ["new"]
+    assert failed(run, with_limits, new={"limits": {"orders": 0}}).report.failures[0].sort == "redone"
 
 
 def test_with_the_answer_that_is_said_what_follows_is_seen(run: Run) -> None:
@@ -278,8 +330,156 @@ def test_a_renamed_step_fails(run: Run, today: Any, old: str, name: str) -> None
     assert isinstance(error, NonDeterminismError)
     assert f"recorded: {old}" in str(error)
     assert repr(name) in str(error)
-    assert error.where
+    assert re.search(rf"test_replay_check\.py:\d+ in {today.__name__}$", error.where)
     assert [each.sort for each in error.report.failures] == ["redone"]
+    # R17: no timer has a `formerly`.
+    assert ("formerly" in str(error)) == (today is not renamed_timer)
+
+
+@pytest.mark.parametrize("how", ["timeout", "asyncio.sleep", "sleep"])
+def test_a_wait_of_another_length_is_advised_what_can_be_done(run: Run, how: str) -> None:
+    """R17: by its length a wait without a name is known, and nothing can say what it was called."""
+
+    def waiting(days: int) -> WorkflowImplementation[[str], str]:
+        @order_workflow
+        async def waits(order: str) -> str:
+            match how:
+                case "timeout":
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(days * 86_400):
+                            await asyncio.Event().wait()
+                case "asyncio.sleep":
+                    await asyncio.sleep(days * 86_400)
+                case _:
+                    await sleep(f"{days} days")
+            return await charge(order, 1)
+
+        return waits
+
+    error = failed(run, waiting(5), recorded=waiting(3))
+    assert [each.sort for each in error.report.failures] == ["redone"]
+    assert re.search(r"test_replay_check\.py:\d+ in .*waits$", error.where)
+    assert "patched(...)" in str(error)
+    assert "formerly" not in str(error)
+
+
+def test_a_timeout_of_another_length_is_named_beside_another_new_wait(run: Run) -> None:
+    def waiting(days: int, *, times: int = 1) -> WorkflowImplementation[[str], str]:
+        @order_workflow
+        async def waits(order: str) -> str:
+            reminder = asyncio.create_task(reminding(order, times=times))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(days * 86_400):
+                    await asyncio.Event().wait()
+            reminder.cancel()
+            return order
+
+        return waits
+
+    error = failed(run, waiting(5, times=2), recorded=waiting(3))
+    assert "new:      timer 'timeout:432000'" in str(error)
+
+
+def reminding(order: str, *, times: int = 1) -> Coroutine[Any, Any, None]:
+    async def remind() -> None:
+        for number in range(times):
+            await sleep("1 day", name=f"reminder {number}")
+            await tell(order)
+
+    return remind()
+
+
+@order_workflow
+async def with_a_reminder(order: str) -> str:
+    reminder = asyncio.create_task(reminding(order))
+    await sleep("3 days", name="long")
+    reminder.cancel()
+    return order
+
+
+@order_workflow
+async def with_a_log_and_a_reminder(order: str) -> str:
+    await log(order)
+    return await with_a_reminder.__wrapped__(order)
+
+
+@order_workflow
+async def with_a_pause_and_a_reminder(order: str) -> str:
+    await sleep("20 days", name="pause")
+    return await with_a_reminder.__wrapped__(order)
+
+
+@order_workflow
+async def with_a_check_and_a_reminder(order: str) -> str:
+    if not await is_in_stock(order):
+        return "sold out"
+    return await with_a_reminder.__wrapped__(order)
+
+
+@order_workflow
+async def with_a_log_and_a_renamed_reminder(order: str) -> str:
+    await log(order)
+    reminder = asyncio.create_task(remind_by_log(order))
+    await sleep("3 days", name="long")
+    reminder.cancel()
+    return order
+
+
+async def remind_by_log(order: str) -> None:
+    await sleep("1 day", name="reminder 0")
+    await charge_card(order, 1)
+
+
+@order_workflow
+async def with_a_second_reminder(order: str) -> str:
+    reminder = asyncio.create_task(reminding(order, times=2))
+    await sleep("3 days", name="long")
+    reminder.cancel()
+    return order
+
+
+@pytest.mark.parametrize(
+    "today",
+    [with_a_log_and_a_reminder, with_a_pause_and_a_reminder, with_a_check_and_a_reminder],
+    ids=["activity", "timer", "unknown answer"],
+)
+@pytest.mark.parametrize("days", [None, 2], ids=["ended", "asleep"])
+def test_a_step_in_front_of_what_runs_beside_the_body_is_only_new(run: Run, today: Any, days: int | None) -> None:
+    """What a task beside the body has done is asked for behind it, though the body may end first on a whole journal."""
+    report = checked(run, today, recorded=with_a_reminder, days=days)
+    assert sorts(report) == ["new"]
+
+
+@pytest.mark.parametrize("days", [None, 2], ids=["ended", "asleep"])
+def test_a_renamed_step_fails_beside_the_body_and_behind_a_new_one(run: Run, days: int | None) -> None:
+    error = failed(run, with_a_log_and_a_renamed_reminder, recorded=with_a_reminder, days=days)
+    assert error.report.failures[0].sort == "redone"
+    assert "recorded: activity 'tell'" in str(error)
+
+
+def test_what_is_added_beside_the_body_and_was_due_before_its_end_is_new(run: Run) -> None:
+    """A timer that was due before a recorded one fired was not set by the code that was recorded."""
+    report = checked(run, with_a_second_reminder, recorded=with_a_reminder)
+    assert sorts(report) == ["new", "new"]
+    assert "timer 'reminder 1' is new" in report.differences[0].message
+    assert "activity 'tell' is new" in report.differences[1].message
+    assert failed(run, with_a_second_reminder, recorded=with_a_reminder, strict=True).report.failures[0].sort == "new"
+
+
+def test_waits_that_were_given_up_are_not_new(run: Run) -> None:
+    """A timeout that did not come, and a reminder that was cancelled, have no record, and never had."""
+
+    @order_workflow
+    async def impatient(order: str) -> str:
+        reminder = asyncio.create_task(reminding(order, times=9))
+        async with asyncio.timeout(86_400 * 5):
+            await sleep("3 days", name="long")
+        async with asyncio.timeout(3_600):
+            await tell(order)
+        reminder.cancel()
+        return order
+
+    assert checked(run, impatient, recorded=impatient, strict=True).differences == []
 
 
 def test_a_renamed_step_fails_for_one_that_is_asleep_behind_it(run: Run) -> None:

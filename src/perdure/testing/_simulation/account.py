@@ -1,7 +1,7 @@
 """The account of a run: all that is known of it when it is over."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, cast
@@ -47,10 +47,11 @@ class Stand(NamedTuple):
 
 @dataclass
 class Life:
-    """Everything about one execution."""
+    """Everything about one life of an execution: most have one only."""
 
     record: Record
     implementation: WorkflowImplementation[..., Any]
+    # From its birth on. The birth of a later life is the change by which the row of the one before became its own.
     changes: list[ExecutionChange] = field(default_factory=list[ExecutionChange])
     written: list[EntryWritten] = field(default_factory=list[EntryWritten])
     attempts: list[AttemptSeen] = field(default_factory=list[AttemptSeen])
@@ -58,9 +59,18 @@ class Life:
     commits: list[tuple[Tick, int]] = field(default_factory=list[tuple[Tick, int]])
     # What was done to its mailbox.
     letters: list[LetterWritten] = field(default_factory=list[LetterWritten])
+    # The change by which the next life was put in its place; None: it is the last one.
+    leaving: ExecutionChange | None = None
 
     def __str__(self) -> str:
-        return f"{self.record.workflow} {self.record.execution_id}"
+        number = f" (life {self.record.number})" if self.record.number > 1 or self.leaving is not None else ""
+        return f"{self.record.workflow} {self.record.execution_id}{number}"
+
+    @property
+    def went_on(self) -> bool:
+        """Whether it has asked for the life in its place; otherwise it had ended, and somebody has restarted it."""
+        # The commit that asks for it leaves it PENDING, for the next statement.
+        return self.leaving is not None and self.leaving.before is not None and self.leaving.before.status == "PENDING"
 
     @cached_property
     def entries(self) -> list[Entry]:
@@ -133,16 +143,18 @@ class Life:
             standing = standing_of(kernel, self.implementation, now=self.record.changed_at, busy=False)
             untaken = [f"{entry.kind} {entry.name}" for entry in kernel.steps.kept]
             return ReplayedEnd(
-                standing.status, standing.held, standing.exit, len(kernel.take_written()[0]), kernel.continues, untaken
-            )
+                standing.status, standing.held, standing.exit, len(kernel.take_written()[0]), kernel.continues, untaken,
+                kernel.steps.untaken(),
+            )  # fmt: skip
         finally:
             kernel.close()
 
     @property
     def ended_at(self) -> Tick | None:
-        """The place in the run at which it has ended; None: it has not."""
-        return next((one.tick for one in self.changes if one.after is not None and one.after.exit is not None
-                     and one.after.held is None), None)  # fmt: skip
+        """The place in the run at which it has ended, or has gone on as the next life; None: it has not."""
+        ended = next((one.tick for one in self.changes if one.after is not None and one.after.exit is not None
+                      and one.after.held is None), None)  # fmt: skip
+        return self.leaving.tick if ended is None and self.leaving is not None else ended
 
 
 class ReplayedEnd(NamedTuple):
@@ -156,6 +168,8 @@ class ReplayedEnd(NamedTuple):
     continues: bool
     # Entries that nobody has taken.
     untaken: list[str]
+    # The messages and completions among them that the body had not come to.
+    mail: list[Entry]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,11 +179,41 @@ class Account:
     case: Case
     history: History
     saw: ClientsSaw
+    # By incarnation, in hex; executions in the order of their births, the lives of one in their order.
     lives: Mapping[str, Life]
     # Since when nothing has been wrong any more.
     calm_from: Instant
     # Rows of a journal or of an execution that belong to nothing.
     strays: list[str]
+
+    def lives_of(self, execution_id: str) -> list[Life]:
+        """The lives of an execution, in order; none: it was not there."""
+        return [life for life in self.lives.values() if life.record.execution_id == execution_id]
+
+    def life_at(self, execution_id: str, tick: Tick) -> Life | None:
+        """The life that stood for an execution at a place in the run."""
+        born = [life for life in self.lives_of(execution_id) if life.changes and life.changes[0].tick <= tick]
+        return born[-1] if born else None
+
+    def before(self, life: Life) -> Life | None:
+        """The life that another one follows."""
+        row = life.changes[0].before if life.changes else None
+        return (
+            None if row is None or row.incarnation == life.record.incarnation else self.lives.get(row.incarnation.hex())
+        )
+
+    def is_inherited(self, letter: LetterWritten) -> bool:
+        """Whether a letter is one that lay in the mailbox of the life before, and has come along as it was."""
+        life = self.lives.get(letter.incarnation.hex())
+        earlier = None if life is None else self.before(life)
+        return earlier is not None and any(
+            one.tick < letter.tick and one.how == letter.how == "INSERT" and _said_by(one) == _said_by(letter)
+            for one in earlier.letters
+        )
+
+
+def _said_by(letter: LetterWritten) -> tuple[object, ...]:
+    return letter.kind, letter.name, letter.wake, letter.exit, letter.at, letter.sender
 
 
 def account_of(
@@ -183,37 +227,43 @@ def account_of(
 ) -> Account:
     """Put together what is known of each execution."""
     bodies = {one.name: cast("WorkflowImplementation[..., Any]", one) for one in registrations}
-    lives = {record.execution_id: Life(record, bodies[record.workflow]) for record in records}
-    by_incarnation = {life.record.incarnation: life for life in lives.values()}
+    lives = {record.incarnation.hex(): Life(record, bodies[record.workflow]) for record in records}
     strays: list[str] = []
     for change in history.executions:
-        row = change.after or change.before
-        assert row is not None
-        if row.execution_id in lives:
-            lives[row.execution_id].changes.append(change)
-        else:
-            strays.append(f"execution {row.execution_id} was there and is not any more")
+        strays += _place(change, lives)
     written: dict[bytes, list[EntryWritten]] = defaultdict(list)
     for entry in history.entries:
         written[entry.incarnation].append(entry)
     for incarnation, entries in written.items():
-        life = by_incarnation.get(incarnation)
+        life = lives.get(incarnation.hex())
         if life is None:
             strays.append(f"{len(entries)} entries of incarnation {incarnation.hex()} belong to no execution")
             continue
         life.written = entries
         life.commits = _commits(entries, history)
     for letter in history.letters:
-        if letter.incarnation in by_incarnation:
-            by_incarnation[letter.incarnation].letters.append(letter)
+        if letter.incarnation.hex() in lives:
+            lives[letter.incarnation.hex()].letters.append(letter)
         else:
             strays.append(f"a letter {letter.kind} lies in the mailbox of nobody ({letter.incarnation.hex()})")
     for attempt in history.attempts:
-        if attempt.execution_id in lives:
-            lives[attempt.execution_id].attempts.append(attempt)
+        if attempt.incarnation.hex() in lives:
+            lives[attempt.incarnation.hex()].attempts.append(attempt)
         else:
             strays.append(f"an attempt of {attempt.name} was made for execution {attempt.execution_id}")
     return Account(case=case, history=history, saw=saw, lives=lives, calm_from=calm_from, strays=strays)
+
+
+def _place(change: ExecutionChange, lives: Mapping[str, Life]) -> Iterator[str]:
+    """Give a change to the life whose row it has written, and to the one before that, if it is a later birth."""
+    row, before = change.after or change.before, change.before
+    assert row is not None
+    if row.incarnation.hex() in lives:
+        lives[row.incarnation.hex()].changes.append(change)
+    else:
+        yield f"execution {row.execution_id} was there and is not any more"
+    if before is not None and before.incarnation != row.incarnation and before.incarnation.hex() in lives:
+        lives[before.incarnation.hex()].leaving = change
 
 
 def _commits(entries: list[EntryWritten], history: History) -> list[tuple[Tick, int]]:
@@ -228,11 +278,13 @@ def _commits(entries: list[EntryWritten], history: History) -> list[tuple[Tick, 
 
 def told_of(account: Account) -> SimulatedRun:
     """What a user's check is told of a run."""
-    return SimulatedRun(case=str(account.case), executions=[_execution(life) for life in account.lives.values()])
+    last = {life.record.execution_id: life for life in account.lives.values()}
+    return SimulatedRun(case=str(account.case), executions=[_execution(account, life) for life in last.values()])
 
 
-def _execution(life: Life) -> SimulatedExecution:
-    begun = Counter(attempt.name for attempt in life.attempts if not attempt.ended)
+def _execution(account: Account, life: Life) -> SimulatedExecution:
+    attempts = [attempt for one in account.lives_of(life.record.execution_id) for attempt in one.attempts]
+    begun = Counter(attempt.name for attempt in attempts if not attempt.ended)
     return SimulatedExecution(life.record, life.implementation.codec, life.entries, begun)
 
 

@@ -36,6 +36,13 @@ class ExecutionRow(NamedTuple):
     # How many letters in its mailbox say who waits for it; and its deadline, until that is seen to.
     waiters: int
     expires_at: int | None
+    # Which of its lives this is, from 1; and what a replay of that one needs when another one stands in its place.
+    number: int
+    began_at: int | None
+    deadline: int | None
+    priority: int
+    seed: bytes | None
+    parent: bytes | None
 
 
 class ExecutionChange(NamedTuple):
@@ -115,7 +122,7 @@ Written = ExecutionChange | EntryWritten | LetterWritten | WorkerChange
 
 _EXECUTION: Final = (
     "id", "incarnation", "workflow", "status", "held", "owner", "fence", "wakes", "wake_at", "crashes", "exit",
-    "waiters", "expires_at",
+    "waiters", "expires_at", "number", "began_at", "deadline", "priority", "seed", "parent",
 )  # fmt: skip
 _ENTRY: Final = ("incarnation", "seq", "kind", "name", "occurrence", "attempt", "input", "exit", "at")
 _LETTER: Final = ("incarnation", "kind", "name", "wake", "exit", "at", "sender")

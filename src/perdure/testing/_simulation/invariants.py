@@ -14,9 +14,11 @@ from perdure._values.exit_codec import is_success
 from perdure.testing._simulation.account import Account, Life, is_activity
 from perdure.testing._simulation.case import Fault
 from perdure.testing._simulation.history import AttemptSeen, ExecutionChange, ExecutionRow
+from perdure.testing._simulation.lives import LIFE_CHECKS
 from perdure.testing._simulation.mail import MAIL_CHECKS
 from perdure.testing._simulation.ownership import (
     has_got_on,
+    is_birth,
     is_freed,
     latest_change,
     owned_since,
@@ -50,33 +52,37 @@ def violations(account: Account) -> list[str]:
 def no_start_is_lost(account: Account) -> Iterator[str]:
     """I1, I28: once `start` has returned, the execution is there."""
     for execution_id, tick in account.saw.accepted.items():
-        life = account.lives.get(execution_id)
-        if life is None or life.changes[0].tick > tick:
+        lives = account.lives_of(execution_id)
+        if not lives or lives[0].changes[0].tick > tick:
             yield f"{execution_id} was accepted at {tick}, and was not there"
 
 
 def everybody_is_told_the_same(account: Account) -> Iterator[str]:
-    """I4: the result is the stored one, for everybody who ever asked."""
+    """I4: the result is the stored one, for everybody who ever asked; of a life that has ended, if there were more."""
     for execution_id, told in account.saw.told.items():
-        life = account.lives.get(execution_id)
+        lives = account.lives_of(execution_id)
         for exit_ in told:
-            if life is None or exit_ != life.record.exit:
-                yield f"{life or execution_id}: {exit_!r} was told, {life and life.record.exit!r} is stored"
+            if not any(exit_ == life.record.exit for life in lives):
+                stored = " and then ".join(repr(life.record.exit) for life in lives if not life.went_on) or None
+                yield f"{lives[-1] if lives else execution_id}: {exit_!r} was told, {stored} is stored"
 
 
 # Rows -------------------------------------------------------------------------------------------------------------
 
 
 def every_move_is_allowed(account: Account) -> Iterator[str]:
-    """I2, I3: born once; every change of status is one of the table; what has ended never changes."""
+    """I2, I3: born once; every change of status is one of the table; what has ended never changes.
+
+    A later life is born of the row of the one before: `every_life_follows_one` looks at that.
+    """
     for life in account.lives.values():
-        births = [change for change in life.changes if change.before is None]
+        births = [change for change in life.changes if is_birth(change)]
         if len(births) != 1:
             yield f"{life} was born {len(births)} times"
         for change in life.changes:
             if change.after is None:
                 yield f"{life} was taken away"
-            elif change.before is not None and change.before != change.after:
+            elif change.before is not None and change.before != change.after and not is_birth(change):
                 before, after = status_of(change.before), status_of(change.after)
                 if is_final(before):
                     yield f"{life} had ended {before}, and was changed to {change.after}"
@@ -119,7 +125,7 @@ def every_crash_is_counted(account: Account) -> Iterator[str]:
     """I18, R41: who is taken from another worker has one crash more, nothing else counts any, only progress forgives."""
     for life in account.lives.values():
         for change in life.changes:
-            if change.before is not None and change.after is not None:
+            if change.before is not None and change.after is not None and not is_birth(change):
                 yield from _check_crashes(account, life, change, change.before, change.after)
     if not account.case.faults & _CUTS and any(life.record.crashes for life in account.lives.values()):
         yield "a crash was counted where nothing has crashed"
@@ -151,7 +157,7 @@ def nothing_is_left(account: Account) -> Iterator[str]:
             yield f"{life} is still owned by {record.owner}"
         elif not is_final(record.status) and record.held is None:
             yield f"{life} has not ended: {record.status}"
-        elif record.exit is None:
+        elif record.exit is None and not life.went_on:
             yield f"{life} is {record.status} without an exit"
         if record.held in _BUGS:
             yield f"{life} is held ({record.held}): {record.exit!r}"
@@ -184,7 +190,9 @@ def every_replay_goes_the_same_way(account: Account) -> Iterator[str]:
             continue
         if is_final(life.record.status) and life.record.began_at is not None:
             end = life.replayed_end()
-            if (end.status, end.held, end.exit) != (life.record.status, None, life.record.exit):
+            if end.continues is not life.went_on:
+                yield f"{life} {'went on' if life.went_on else 'ended'}; replayed, it does the other"
+            elif not end.continues and (end.status, end.held, end.exit) != (life.record.status, None, life.record.exit):
                 yield (
                     f"{life} has ended {life.record.status} {life.record.exit!r};"
                     f" replayed: {end.held or end.status} {end.exit!r}"
@@ -325,7 +333,7 @@ def every_key_is_the_steps_own(account: Account) -> Iterator[str]:
     keys: dict[str, tuple[str, str, int]] = {}
     for life in account.lives.values():
         for attempt in life.attempts:
-            step = (attempt.execution_id, attempt.name, attempt.occurrence)
+            step = (attempt.incarnation.hex(), attempt.name, attempt.occurrence)
             if keys.setdefault(attempt.key, step) != step:
                 yield f"{life}: {attempt.name} {attempt.occurrence} has the key of {keys[attempt.key]}"
         by_step = {(attempt.name, attempt.occurrence, attempt.key) for attempt in life.attempts}
@@ -401,4 +409,5 @@ CHECKS: Final[tuple[Check, ...]] = (
     no_outcome_is_unknown_without_cause,
     no_attempt_times_out_early,
     *MAIL_CHECKS,
+    *LIFE_CHECKS,
 )

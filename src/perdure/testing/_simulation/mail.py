@@ -12,7 +12,7 @@ from pydantic_core import from_json
 
 from perdure._engine.wakes import DEADLINE_EXCEEDED
 from perdure._ids import sender_of
-from perdure._model.journal import MARKERS, Kind
+from perdure._model.journal import MARKERS, Entry, Kind
 from perdure._model.records import MailKind, Receipt, message_name
 from perdure._model.status import Status
 from perdure.testing._simulation.account import Account, Life
@@ -31,7 +31,7 @@ Check = Callable[[Account], Iterator[str]]
 Told = tuple[str, str]  # kind and name
 
 
-def told_apart(entry: EntryWritten) -> Told:
+def told_apart(entry: EntryWritten | Entry) -> Told:
     """The kind and the name of the letter that an entry has read."""
     match entry.kind:
         case Kind.MESSAGE:
@@ -55,9 +55,11 @@ def mail_of(life: Life) -> dict[Told, LetterWritten]:
 def every_mailbox_only_grows(account: Account) -> Iterator[str]:
     """I13, R18: mail is written once, numbered without repetition, never changed, and not after the end."""
     for life in account.lives.values():
-        last, ended = 0, life.ended_at
+        # What a life has from the one before comes with its numbers, in any order.
+        inherited = [letter for letter in life.letters if account.is_inherited(letter)]
+        last, ended = max((letter.wake for letter in inherited), default=0), life.ended_at
         for letter in life.letters:
-            if letter.wake == 0:
+            if letter.wake == 0 or letter in inherited:
                 continue
             if letter.how != "INSERT":
                 yield f"{life}: letter {letter.kind} {letter.name} was changed ({letter.how})"
@@ -186,7 +188,8 @@ def every_marker_is_written_once(account: Account) -> Iterator[str]:
 
 def what_a_body_sends_arrives(account: Account) -> Iterator[str]:
     """R42, R48: mail whose receipt says that it was stored lies in a mailbox, once."""
-    lies = Counter(letter.sender for letter in account.history.letters if letter.how == "INSERT")
+    letters = account.history.letters
+    lies = Counter(one.sender for one in letters if one.how == "INSERT" and not account.is_inherited(one))
     for life in account.lives.values():
         for entry in life.entries:
             if entry.kind != Kind.SENT or from_json(entry.exit)["success"] != Receipt.STORED:
@@ -205,18 +208,20 @@ def a_deferred_has_one_value(account: Account) -> Iterator[str]:
     for (execution_id, kind, name), visits in _visits(account).items():
         if kind != MailKind.DEFERRED:
             continue
-        life = account.lives[execution_id]
-        letter = mail_of(life).get((kind, name))
+        life, letters = account.lives_of(execution_id)[-1], _letters(account, execution_id, (kind, name))
         counted = [visit for visit in visits if visit.counted]
         for visit in counted:
-            if letter is None or letter.exit != visit.exit or letter.tick > visit.told:
-                yield f"{life}: the completion of {name} with {visit.exit!r} counts, and {letter and letter.exit!r} lies there"
-        if len(counted) > 1:
+            if not any(letter.exit == visit.exit and letter.tick <= visit.told for letter in letters):
+                there = " and ".join(repr(letter.exit) for letter in letters) or None
+                yield f"{life}: the completion of {name} with {visit.exit!r} counts, and {there} lies there"
+        # One in each life; there is none where there is no letter, which was said already.
+        if len(counted) > max(1, len(letters)):
             yield f"{life}: {len(counted)} completions of {name} count"
         all_sure = all(visit.sure for visit in visits) and len(visits) == begun[execution_id, kind, name]
-        if letter is not None and letter.sender and all_sure and not counted and _is_one_of(letter, visits):
-            yield f"{life}: {letter.exit!r} lies there for {name}, and nobody was told that it counts"
-        yield from _refused(life, visits, letter)
+        for letter in letters:
+            if letter.sender and all_sure and not counted and _is_one_of(letter, visits):
+                yield f"{life}: {letter.exit!r} lies there for {name}, and nobody was told that it counts"
+        yield from _refused(account, visits, letters)
 
 
 def no_mail_is_lost(account: Account) -> Iterator[str]:
@@ -224,26 +229,42 @@ def no_mail_is_lost(account: Account) -> Iterator[str]:
     for (execution_id, kind, name), visits in _visits(account).items():
         if kind == MailKind.DEFERRED:
             continue
-        life = account.lives[execution_id]
-        letter = mail_of(life).get((kind, name))
+        life, letters = account.lives_of(execution_id)[-1], _letters(account, execution_id, (kind, name))
         for visit in visits:
-            lies = (
-                letter is not None
-                and letter.tick < visit.told
-                and (kind == MailKind.INTERRUPT or letter.exit == visit.exit)
+            lies = any(
+                letter.tick < visit.told and (kind == MailKind.INTERRUPT or letter.exit == visit.exit)
+                for letter in letters
             )
-            may_miss = kind == MailKind.INTERRUPT and _had_ended(life, visit.told)
+            may_miss = kind == MailKind.INTERRUPT and _may_have_met_an_end(account, visit)
             if visit.counted and not lies and not may_miss:
                 yield f"{life}: {kind} {name} was acknowledged, and is not there"
         if kind == MailKind.MESSAGE:
-            yield from _refused(life, visits, letter)
+            yield from _refused(account, visits, letters)
 
 
-def _refused(life: Life, visits: list[Visit], letter: LetterWritten | None) -> Iterator[str]:
+def _refused(account: Account, visits: list[Visit], letters: list[LetterWritten]) -> Iterator[str]:
     for visit in visits:
-        there = letter is not None and letter.tick < visit.told
-        if not visit.counted and not there and not _had_ended(life, visit.told):
+        there = any(letter.tick < visit.told for letter in letters)
+        if not visit.counted and not there and not _may_have_met_an_end(account, visit):
+            life = account.lives_of(visit.execution_id)[-1]
             yield f"{life}: {visit.kind} {visit.name} was refused, and nothing had come before it"
+
+
+def _letters(account: Account, execution_id: str, told: Told) -> list[LetterWritten]:
+    """The letters of an execution that say one thing, of all its lives; each once, also where it came along."""
+    found = [mail_of(life).get(told) for life in account.lives_of(execution_id)]
+    return [letter for letter in found if letter is not None and not account.is_inherited(letter)]
+
+
+def _may_have_met_an_end(account: Account, visit: Visit) -> bool:
+    """Whether an execution had ended while its visitor was there; it may have been restarted since."""
+    return any(
+        life.ended_at is not None
+        and life.ended_at < visit.told
+        and not life.went_on
+        and (life.leaving is None or visit.asked < life.leaving.tick)
+        for life in account.lives_of(visit.execution_id)
+    )
 
 
 def _visits(account: Account) -> dict[tuple[str, str, str], list[Visit]]:
@@ -290,10 +311,12 @@ def no_interrupt_is_invented(account: Account) -> Iterator[str]:
 def every_end_is_told(account: Account) -> Iterator[str]:
     """I21, R31: whoever waits for an execution is told of its end, in the transaction that ends it, and as it ended."""
     for child in account.lives.values():
-        for waits in child.letters:
-            if waits.kind != MailKind.WAITER or waits.how != "INSERT" or child.ended_at is None:
-                continue
-            waiter = account.lives[waits.name]
+        if child.ended_at is None or child.went_on:
+            continue  # who waits for one that goes on waits for the next life
+        for waiter_id, incarnation in _waiters(child).items():
+            waiter = account.life_at(waiter_id, child.ended_at)
+            if waiter is None or waiter.record.incarnation != incarnation:
+                continue  # that life of the waiter waits no more
             if _had_ended(waiter, account.history.committed(child.ended_at)):
                 continue
             told = mail_of(waiter).get((MailKind.CHILD, child.record.execution_id))
@@ -303,15 +326,23 @@ def every_end_is_told(account: Account) -> Iterator[str]:
                 yield f"{waiter} waited for {child}, which ended at {child.ended_at}, and was told at {told.tick}"
     for life in account.lives.values():
         for (kind, name), letter in mail_of(life).items():
-            if kind == MailKind.CHILD and letter.exit != account.lives[name].record.exit:
-                yield f"{life} was told that {account.lives[name]} ended with {letter.exit!r}"
+            if kind != MailKind.CHILD:
+                continue
+            child = account.life_at(name, letter.tick)
+            if child is None or letter.exit != child.record.exit:
+                yield f"{life} was told that {child or name} ended with {letter.exit!r}"
+
+
+def _waiters(child: Life) -> dict[str, bytes]:
+    """Who waits for a life, by id: the incarnation that does. A later life of one may have come in its place."""
+    return {one.name: one.exit for one in child.letters if one.kind == MailKind.WAITER and one.how != "DELETE"}
 
 
 def what_is_left_is_interrupted(account: Account) -> Iterator[str]:
     """R31: a child that its parent has left, and nobody else waits for, is interrupted."""
     for life in account.lives.values():
         for child_id, tick in _left(life).items():
-            child = account.lives.get(child_id)
+            child = account.life_at(child_id, tick)
             if (
                 child is None
                 or child.record.parent != life.record.execution_id
@@ -330,13 +361,13 @@ def what_is_wanted_is_not_interrupted(account: Account) -> Iterator[str]:
     for life in account.lives.values():
         child_id = life.record.execution_id
         letter = mail_of(life).get((MailKind.INTERRUPT, ""))
-        if letter is None or child_id in asked or f"interrupt:{child_id}" in acts:
+        if letter is None or account.is_inherited(letter) or child_id in asked or f"interrupt:{child_id}" in acts:
             continue
         # By its deadline a held one ends with what holds it.
         if letter.exit == DEADLINE_EXCEEDED or letter.now >= (life.record.deadline or letter.now + 1):
             continue
         for waits in life.letters:
-            waiter = account.lives.get(waits.name)
+            waiter = account.lives.get(waits.exit.hex())
             if waits.kind != MailKind.WAITER or waits.tick > letter.tick or waiter is None:
                 continue
             gone = any(

@@ -26,6 +26,12 @@ def has_got_on(life: Life, change: ExecutionChange) -> bool:
     return taken is not None and any(taken.tick < entry.tick < change.tick for entry in life.written)
 
 
+def is_birth(change: ExecutionChange) -> bool:
+    """Whether a life begins with a change: the first one with a row, another one in the place of the one before."""
+    before, after = change.before, change.after
+    return before is None or (after is not None and after.incarnation != before.incarnation)
+
+
 def is_freed(change: ExecutionChange) -> bool:
     """Whether somebody has lost an execution by this change."""
     before, after = change.before, change.after

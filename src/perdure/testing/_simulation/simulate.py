@@ -4,7 +4,7 @@ import logging
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -221,7 +221,34 @@ def run_case(
 
 def _records(director: Director) -> list[Record]:
     rows = director.world.keeper.select(f"SELECT {COLUMNS} FROM perdure_executions ORDER BY n")  # noqa: S608 - our own columns
-    return [record(row, None if row[8] is None else f"worker {row[8]}") for row in rows]
+    found: list[Record] = []
+    for row in rows:
+        last = record(row, None if row[8] is None else f"worker {row[8]}")
+        found += [*_earlier_lives(director, last), last]
+    return found
+
+
+def _earlier_lives(director: Director, last: Record) -> Iterator[Record]:
+    """What is remembered of the lives before the last one; the rest is as the row was when it was put aside."""
+    world = director.world
+    left = {
+        change.before.incarnation: change.before
+        for change in world.history.executions
+        if change.before is not None and change.after is not None
+        if change.before.incarnation != change.after.incarnation
+    }
+    for life in world.keeper.lives(last.execution_id):
+        row = left.get(life.incarnation)
+        if row is None:
+            world.complain(f"life {life.number} of {last.execution_id} was put aside, and was never there")
+            continue
+        yield last._replace(
+            incarnation=life.incarnation, number=life.number, status=life.status, held=None, owner=None,
+            fence=row.fence, wakes=row.wakes, wake_at=None, crashes=row.crashes, priority=row.priority,
+            parent=None if row.parent is None else row.parent.hex(), created_at=life.created_at,
+            began_at=row.began_at, finished_at=life.finished_at, changed_at=life.finished_at or last.changed_at,
+            payload=life.payload, exit=life.exit, deadline=row.deadline, seed=row.seed,
+        )  # fmt: skip
 
 
 def _count(simulation: Simulation, director: Director) -> None:

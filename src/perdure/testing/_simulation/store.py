@@ -11,11 +11,13 @@ from typing import Any, Protocol, TypeVar
 
 from perdure._engine.wakes import Wakes
 from perdure._model.clock import Alarm, Clock
+from perdure._model.records import Life
 from perdure._stores.sqlite.clerk import Clerk
 from perdure._stores.sqlite.connection import MemoryDatabase
 from perdure._stores.sqlite.driver import Connection, select
 from perdure._stores.sqlite.job import Job, Work
 from perdure._stores.sqlite.lane import MOST_JOBS
+from perdure._stores.sqlite.life import lives
 from perdure._stores.sqlite.store import Lanes, SqliteStore
 from perdure._stores.sqlite.writer import Writer
 from perdure._values.instant import Instant
@@ -100,6 +102,11 @@ class SimulatedStore(SqliteStore):
 
     async def purge(self, workflow: str | None, before: Instant, limit: int, /) -> int:
         """Remove nothing: months may pass in a run, and when it is over everything is looked at."""
+        del workflow, before, limit
+        return 0
+
+    async def purge_lives(self, workflow: str | None, before: Instant, limit: int, /) -> int:
+        """Remove nothing, for the same reason."""
         del workflow, before, limit
         return 0
 
@@ -212,6 +219,10 @@ class Keeper:
     def select(self, sql: str) -> list[Any]:
         """All rows of a query."""
         return select(self._connection, sql)
+
+    def lives(self, execution_id: str) -> list[Life]:
+        """The lives of an execution before the last one."""
+        return lives(self._connection, execution_id)
 
     def close(self) -> None:
         """Let the database go."""

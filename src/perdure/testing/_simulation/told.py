@@ -56,11 +56,14 @@ class SimulatedExecution:
 
     @property
     def journal(self) -> list[JournalEntry]:
-        """Its journal."""
+        """Its journal; of its last life, if it was restarted or went on as a new one."""
         return [journal_entry(entry) for entry in self._entries]
 
     def attempts(self, activity: str) -> int:
-        """How often a process began to call that activity: more than once a step, where a worker has crashed."""
+        """How often a process began to call that activity, in all its lives.
+
+        More than once a step, where a worker has crashed.
+        """
         return self._begun.get(activity, 0)
 
 
