@@ -245,7 +245,9 @@ class Service:
                 # Their functions still run on threads; nobody else may begin them before this
                 # process has ended (R12). The worker's lock stays until then.
                 logger.warning("%d executions stay with this process: their threads still run", len(kept))
-                # Asked of the store: a claim whose answer never came is owned, and known to nobody here.
+                # Asked of the store: a claim whose answer never came is owned, and known to nobody here. Behind a write of
+                # nothing: one that is still on its way, since its round was cancelled, would come after the look.
+                await self.store.give_back(self.worker_id, {})
                 owned = await self.store.owned(self.worker_id)
                 await self.store.give_back(self.worker_id, {id_: owned[id_] for id_ in owned if id_ not in kept})
             else:

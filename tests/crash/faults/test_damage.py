@@ -7,6 +7,7 @@ changed within a stored value is the one thing that nobody can notice, and not l
 """
 
 import asyncio
+import itertools
 import random
 import shutil
 import struct
@@ -280,7 +281,11 @@ def test_a_file_that_is_not_looked_through_answers_with_something_missing(
     """A control, and why a file is looked through: what SQLite does not read it cannot miss."""
     monkeypatch.setattr(connection, "LOOK_THROUGH_LIMIT", -1)
     found: Counter[str] = Counter()
-    for number, (origin, name, bit) in enumerate(in_inner_pages(sample, random.Random(1))):
+    # Most flips are met by SQLite itself; after so many one is not.
+    flipped = itertools.chain.from_iterable(in_inner_pages(sample, random.Random(seed)) for seed in range(8))
+    for number, (origin, name, bit) in enumerate(flipped):
+        if found["wrong"]:
+            break
         copy = Copy(sample, origin, tmp_path / str(number), run)
         copy.flip(name, bit)
         try:
