@@ -163,7 +163,10 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
         """End an execution at once as INTERRUPTED: no finalizer, no compensation, whatever it does just now is lost.
 
         For one that cannot be ended by `interrupt`, because its body or a compensation does not let it. Nothing happens
-        to an execution that is unknown or has ended.
+        to an execution that has ended.
+
+        Raises:
+            ExecutionNotFoundError: There is no such execution.
         """
         await self._ask(self._service.interrupt_unsafe, check_id(execution_id))
 

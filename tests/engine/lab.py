@@ -520,7 +520,7 @@ class Lab:
                 f"rounds idle {service.wakes.idle}, {[task.get_name() for task in service._background]}"
             )
             lines += [
-                f"{r.workflow} {r.execution_id}: {r.running} {r._inbox} {r._commit}" for r in service.runners.values()
+                f"{r.workflow} {r.execution_id}: {r.running} {r.inbox} {r._commit}" for r in service.runners.values()
             ]
         return "\n".join(lines)
 

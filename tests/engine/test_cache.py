@@ -455,7 +455,7 @@ def test_a_result_that_comes_with_the_withdrawal_of_its_call_is_dropped(lab):
                 runner.scheduled = True
                 lab.clock.advance(11_000)
                 gate.open()
-                await until(lambda runner=runner: runner._inbox)
+                await until(lambda runner=runner: runner.inbox)
                 runner.scheduled = False
                 lab.service(engine).schedule(runner)
                 assert await lab.result(handle) == "without it"

@@ -31,7 +31,7 @@ from tests.engine.lab import Gate, Lab, Probe
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine's pauses between two tries are real; here nobody recovers in them."""
-    for module in ("service", "wakes", "heartbeats", "suspects", "results"):
+    for module in ("patience", "wakes"):
         monkeypatch.setattr(f"perdure._engine.{module}.PAUSE_S", 0)
     monkeypatch.setattr("perdure._engine.committer.FIRST_PAUSE_S", 1e-6)
     monkeypatch.setattr("perdure._engine.committer.LONGEST_PAUSE_S", 1e-5)

@@ -68,7 +68,7 @@ done: list[str] = []
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is done yet; and the engine's pauses between two tries are real, and nobody recovers in them here."""
     done.clear()
-    for module in ("service", "wakes", "heartbeats", "suspects", "results"):
+    for module in ("patience", "wakes"):
         monkeypatch.setattr(f"perdure._engine.{module}.PAUSE_S", 0)
     monkeypatch.setattr("perdure._engine.committer.FIRST_PAUSE_S", 1e-6)
     monkeypatch.setattr("perdure._engine.committer.LONGEST_PAUSE_S", 1e-5)

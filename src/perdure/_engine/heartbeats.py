@@ -9,7 +9,7 @@ import asyncio
 import logging
 from typing import Protocol
 
-from perdure._engine.settings import PAUSE_S
+from perdure._engine.patience import until_answered
 from perdure._model.store import Store
 from perdure.errors import StoreError
 
@@ -43,14 +43,13 @@ class Heartbeats:
 
     async def recall(self, attempt: Progressing) -> bytes | None:
         """What was noted last for this step."""
-        while True:
+
+        async def look() -> bytes | None:
             noted = self._noted.get(attempt.step)
-            try:
-                return noted if noted is not None else await self._store.heartbeat(*attempt.step)
-            except StoreError as error:
-                # Without it the attempt would begin from nothing, so it begins later.
-                logger.warning("the store does not answer; an attempt waits for its last heartbeat: %s", error)
-                await asyncio.sleep(PAUSE_S)
+            return noted if noted is not None else await self._store.heartbeat(*attempt.step)
+
+        # Without it the attempt would begin from nothing, so it begins later.
+        return await until_answered(look, "an attempt waits for its last heartbeat")
 
     async def settled(self) -> None:
         """Wait until everything noted is written."""

@@ -5,14 +5,15 @@ whenever a round says that something may have come.
 """
 
 import asyncio
-import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
-from perdure._engine.settings import PAUSE_S
+from perdure._engine.patience import until_answered
 from perdure._model.records import ExecutionId
 from perdure._model.store import Store
 from perdure.errors import ExecutionNotFoundError, StoreUnavailableError, UsageError
 
-logger = logging.getLogger("perdure")
+T = TypeVar("T")
 
 # Behind every journal: who asks for what comes after it wants the mail only.
 NO_ENTRIES = 2**62
@@ -43,17 +44,15 @@ class Letterbox:
                 self._waiting.discard(came)
 
     async def _look(self, execution_id: ExecutionId, kind: str, name: str) -> bytes | None:
-        while True:
-            try:
-                records = await self._store.read([execution_id])
-                if not records:
-                    raise ExecutionNotFoundError(f"There is no execution {execution_id}.", execution_id=execution_id)
-                [history] = await self._store.load([(records[0].incarnation, NO_ENTRIES, 0)])
-            except StoreUnavailableError as error:
-                logger.warning("the store does not answer; mail of %s is looked for again: %s", execution_id, error)
-                await asyncio.sleep(PAUSE_S)
-            else:
-                return next((one.exit for one in history.letters if (one.kind, one.name) == (kind, name)), None)
+        records = await self._patiently(execution_id, lambda: self._store.read([execution_id]))
+        if not records:
+            raise ExecutionNotFoundError(f"There is no execution {execution_id}.", execution_id=execution_id)
+        wanted = [(records[0].incarnation, NO_ENTRIES, 0)]
+        [history] = await self._patiently(execution_id, lambda: self._store.load(wanted))
+        return next((one.exit for one in history.letters if (one.kind, one.name) == (kind, name)), None)
+
+    async def _patiently(self, execution_id: ExecutionId, ask: Callable[[], Awaitable[T]]) -> T:
+        return await until_answered(ask, f"mail of {execution_id} is looked for again", StoreUnavailableError)
 
     def look(self) -> None:
         """Something may have come: let everybody look."""

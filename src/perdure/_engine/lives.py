@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from perdure._ids import new_execution_id, new_incarnation
+from perdure._kernel.event import event_of, told_apart
 from perdure._model.journal import WITHOUT_COMPENSATIONS, Entry, Kind
-from perdure._model.records import Commit, ExecutionId, History, Letter, MailKind, Record, Start, read_message_name
+from perdure._model.records import Commit, ExecutionId, History, Letter, MailKind, Record, Start
 from perdure._model.status import Status, is_final
 from perdure._model.store import Store
 from perdure._values.instant import Instant
@@ -107,24 +108,9 @@ def _prefix(history: History, to: Any, execution_id: ExecutionId) -> Sequence[En
 
 def _letters_of(entries: Sequence[Entry]) -> set[tuple[str, str]]:
     """The mail that stands in a part of a journal, by kind and what tells it apart."""
-    return {(entry.kind, _told_apart(entry)) for entry in entries}
-
-
-def _told_apart(entry: Entry) -> str:
-    match entry.kind:
-        case Kind.MESSAGE:
-            return f"{entry.name}\0{entry.input.decode()}"
-        case Kind.CHILD:
-            return entry.input.decode()
-        case _:
-            return entry.name
+    return {(entry.kind, told_apart(entry)) for entry in entries}
 
 
 def _place(letter: Letter) -> tuple[str, str]:
-    match letter.kind:
-        case MailKind.MESSAGE:
-            return letter.kind, "\0".join(read_message_name(letter.name))
-        case MailKind.INTERRUPT:
-            return letter.kind, "interrupt"
-        case _:
-            return letter.kind, letter.name
+    event = event_of(letter)
+    return event.kind, told_apart(event)

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from perdure._engine.patience import until_answered
 from perdure._engine.registry import Registry
 from perdure._engine.runner import Runner
-from perdure._engine.settings import PAUSE_S
 from perdure._engine.waiters import Waiters
 from perdure._model.records import ExecutionId, Record
 from perdure._model.status import FINAL, is_final
@@ -106,14 +106,9 @@ class Results:
 
         Whoever joins or waits waits for the store as well; raised in an activity, an outage would be its result.
         """
-        while True:
-            try:
-                records = await self._store.read([execution_id])
-            except StoreUnavailableError as error:
-                logger.warning("the store does not answer; execution %s is looked for again: %s", execution_id, error)
-                await asyncio.sleep(PAUSE_S)
-            else:
-                return records[0] if records else None
+        what = f"execution {execution_id} is looked for again"
+        records = await until_answered(lambda: self._store.read([execution_id]), what, StoreUnavailableError)
+        return records[0] if records else None
 
     def look_for_body(self, execution_id: ExecutionId, workflow: str) -> None:
         """Somebody waits for an execution of this workflow: say so, if nobody has registered it after a while (R3)."""

@@ -24,14 +24,16 @@ from perdure._engine.attempts import Attempt
 from perdure._engine.cache import Cache
 from perdure._engine.committer import Committer
 from perdure._engine.heartbeats import Heartbeats
-from perdure._engine.letterbox import NO_ENTRIES, Letterbox
+from perdure._engine.letterbox import Letterbox
 from perdure._engine.lives import fork, rewind
 from perdure._engine.ownership import Ownership
+from perdure._engine.patience import until_answered
+from perdure._engine.reading import read_journals, read_mail
 from perdure._engine.registry import Registry
 from perdure._engine.results import Results
 from perdure._engine.retention import Retention
 from perdure._engine.runner import Runner
-from perdure._engine.settings import PAUSE_S, Settings
+from perdure._engine.settings import Settings
 from perdure._engine.slots import Slots
 from perdure._engine.starts import Differing, Starts
 from perdure._engine.suspects import Exposure, Suspects, is_suspect
@@ -129,12 +131,7 @@ class Service:
         self.wakes.poke()
 
     async def _announce_again(self) -> None:
-        while True:
-            try:
-                return await self.announce()
-            except StoreError as error:
-                logger.warning("the store does not answer; a registration is written again: %s", error)
-                await asyncio.sleep(PAUSE_S)
+        await until_answered(self.announce, "a registration is written again")
 
     def claimable(self) -> list[str]:
         """The workflows that are registered here."""
@@ -327,31 +324,12 @@ class Service:
             task.add_done_callback(self._reloads.discard)
 
     async def _reload(self, runner: Runner) -> None:
-        for history in await self._load([runner]):
+        for history in await read_journals(self.store, [runner]):
             if history is not None:
                 self._revive(runner, history)
 
     def _revive(self, runner: Runner, history: History) -> None:
         self.turns.soon(runner, runner.revive, history)
-
-    async def _load(self, runners: list[Runner]) -> list[History | None]:
-        """Read their journals, in their order; None for one that nobody can read, which is held with that (R40)."""
-        while True:
-            try:
-                return [*await self.store.load([(runner.incarnation, 0, 0) for runner in runners])]
-            except StoreError as error:
-                if isinstance(error.__cause__, ValueError):
-                    # What was read is no text: the file holds something else than was written, and will the next time.
-                    return await self._load_apart(runners, error)
-                logger.warning("the store does not answer; a journal is read again: %s", error)
-                await asyncio.sleep(PAUSE_S)
-
-    async def _load_apart(self, runners: list[Runner], error: StoreError) -> list[History | None]:
-        """Read each for itself, so that one damaged journal does not stop the others."""
-        if len(runners) > 1:
-            return [history for runner in runners for history in await self._load([runner])]
-        runners[0].hold_unreadable(error)
-        return [None]
 
     def fetch(self, runner: Runner, /) -> None:
         """Read the mail that it has not seen, then let it take its turn; many at once in one look."""
@@ -368,19 +346,11 @@ class Service:
         try:
             while self._without_mail:
                 runners, self._without_mail = list(self._without_mail.values()), {}
-                for runner, history in zip(runners, await self._read_mail(runners), strict=True):
+                for runner, history in zip(runners, await read_mail(self.store, runners), strict=True):
                     if not runner.gone:
                         runner.take_mail(history.letters)
         finally:
             self._fetching = None
-
-    async def _read_mail(self, runners: list[Runner]) -> list[History]:
-        while True:
-            try:
-                return await self.store.load([(runner.incarnation, NO_ENTRIES, runner.seen) for runner in runners])
-            except StoreError as error:
-                logger.warning("the store does not answer; mail is read again: %s", error)
-                await asyncio.sleep(PAUSE_S)
 
     def stirred(self) -> None:
         """Somebody has been given something to do by a commit of this worker."""
@@ -541,7 +511,7 @@ class Service:
             self.runners[record.execution_id] = runner
         for runner, record in parked:
             self.turns.soon(runner, runner.awake, record.fence, record.wakes)
-        histories = await self._load([runner for _, runner in fresh]) if fresh else []
+        histories = await read_journals(self.store, [runner for _, runner in fresh]) if fresh else []
         for (record, runner), history in zip(fresh, histories, strict=True):
             if history is None:
                 continue
@@ -636,16 +606,16 @@ class Service:
     async def interrupt_unsafe(self, execution_id: ExecutionId, /) -> bool:
         """End an execution as INTERRUPTED, whatever it does and without any clean-up; whether it had not ended before."""
         ended = {Receipt.STORED}
-        while True:
+
+        async def end() -> Receipt:
             try:
-                receipt = await self.store.interrupt_unsafe(execution_id, INTERRUPTED)
-            except StoreUnavailableError as error:
-                logger.warning("the store does not answer; %s is ended once more: %s", execution_id, error)
+                return await self.store.interrupt_unsafe(execution_id, INTERRUPTED)
+            except StoreUnavailableError:
                 # It may have been done, and then the answer to the next try is that it has ended.
-                ended = {Receipt.STORED, Receipt.FINISHED}
-                await asyncio.sleep(PAUSE_S)
-            else:
-                break
+                ended.add(Receipt.FINISHED)
+                raise
+
+        receipt = await until_answered(end, f"{execution_id} is ended once more", StoreUnavailableError)
         if receipt is Receipt.UNKNOWN:
             raise _not_found(execution_id)
         runner = self.runners.get(execution_id)
@@ -659,17 +629,12 @@ class Service:
         """Have mail delivered, once; it is durable when this returns."""
         if not mail.sender:
             mail = mail._replace(sender=new_sender())
-        while True:
-            try:
-                [receipt] = await self.store.deliver([mail])
-            except StoreUnavailableError as error:
-                # It may have been stored; sent again under the same sender it is known for its own.
-                logger.warning("the store does not answer; mail to %s is sent again: %s", mail.execution_id, error)
-                await asyncio.sleep(PAUSE_S)
-            else:
-                break
-            finally:
-                self.wakes.poke_mail()
+        # It may have been stored though nobody said so; sent again under the same sender it is known for its own.
+        sent, what = mail, f"mail to {mail.execution_id} is sent again"
+        try:
+            [receipt] = await until_answered(lambda: self.store.deliver([sent]), what, StoreUnavailableError)
+        finally:
+            self.wakes.poke_mail()
         return receipt
 
     async def wait_for_mail(self, execution_id: ExecutionId, kind: str, name: str, /) -> bytes:

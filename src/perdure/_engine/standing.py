@@ -13,10 +13,11 @@ from typing import Any, Final, NamedTuple
 from perdure._definitions.clock import IN_MEMORY_THRESHOLD_MS, TimerCall
 from perdure._definitions.host import Call
 from perdure._definitions.workflow import WorkflowImplementation
-from perdure._kernel.ending import Ending, Judge, interrupted_status
+from perdure._kernel.ending import Ending, Judge
 from perdure._kernel.event import Trouble
 from perdure._kernel.kernel import Kernel
 from perdure._model.journal import Kind
+from perdure._model.records import interrupted_status
 from perdure._model.status import Held, Status
 from perdure._values.cause import Cause, Die
 from perdure._values.exit import Failure, Success

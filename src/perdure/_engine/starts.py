@@ -138,20 +138,9 @@ class Starts:
         implementation = reception.registry.get(start.workflow)
         if implementation is None or start.due_at is not None or start.restarts or not reception.has_room:
             return await self._store(start)
-        runner = Runner(
-            reception,
-            implementation,
-            execution_id=start.execution_id,
-            incarnation=start.incarnation,
-            life=start.number,
-            fence=1,
-            payload=start.payload,
-            began_at=reception.clock.now(),
-            priority=start.priority,
-            deadline=start.deadline,
-        )
+        runner = Runner.born_here(reception, implementation, start)
+        assert runner.born is not None
         reception.runners[start.execution_id] = runner
-        runner.born = asyncio.get_running_loop().create_future()
         reception.turns.soon(runner, runner.bear, start)
         return await asyncio.shield(runner.born)
 

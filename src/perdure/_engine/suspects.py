@@ -11,18 +11,16 @@ has been the one that ran, with the journal as it is now. It is worth nothing on
 grown. It lies among the heartbeats, under a name that no activity can have.
 """
 
-import asyncio
 import logging
 from collections import deque
 from typing import Final, NamedTuple
 
 from pydantic_core import from_json, to_json
 
+from perdure._engine.patience import until_answered
 from perdure._engine.runner import Runner
-from perdure._engine.settings import PAUSE_S
 from perdure._model.records import ExecutionId, History, Record
 from perdure._model.store import Store
-from perdure.errors import StoreError
 
 logger = logging.getLogger("perdure")
 
@@ -103,24 +101,12 @@ class Suspects:
         await self._write(runner.incarnation, exposure._replace(times=max(exposure.times - 1, 0)))
 
     async def _read(self, incarnation: bytes) -> Exposure | None:
-        while True:
-            try:
-                details = await self._store.heartbeat(incarnation, *_NOTE)
-            except StoreError as error:
-                await self._pause(error)
-            else:
-                return None if details is None else Exposure(*from_json(details))
+        details = await until_answered(lambda: self._store.heartbeat(incarnation, *_NOTE), "a suspect waits")
+        return None if details is None else Exposure(*from_json(details))
 
     async def _write(self, incarnation: bytes, exposure: Exposure) -> None:
-        while True:
-            try:
-                return await self._store.save_heartbeat(incarnation, *_NOTE, to_json(exposure))
-            except StoreError as error:
-                await self._pause(error)
-
-    async def _pause(self, error: StoreError) -> None:
-        logger.warning("the store does not answer; a suspect waits: %s", error)
-        await asyncio.sleep(PAUSE_S)
+        noted = to_json(exposure)
+        await until_answered(lambda: self._store.save_heartbeat(incarnation, *_NOTE, noted), "a suspect waits")
 
 
 def is_suspect(record: Record) -> bool:

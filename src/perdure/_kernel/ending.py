@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from perdure._definitions.host import Finalizer
-from perdure._model.records import INTERRUPTED
+from perdure._model.records import interrupted_status
 from perdure._model.status import Held, Status
 from perdure._values.cause import Cause
 from perdure._values.exit import Exit, Failure, Success
@@ -30,11 +30,6 @@ class Ending(NamedTuple):
 
 # Told what the body returned, or what it raised, and with which exit it was interrupted, if it was.
 Judge = Callable[[Any, BaseException | None, bytes | None], Ending]
-
-
-def interrupted_status(exit: bytes) -> Status:
-    """How an execution ends that lets an interrupt end it: by its deadline, or held before, it has failed."""
-    return Status.INTERRUPTED if exit == INTERRUPTED else Status.FAILED
 
 
 def plain_ending(value: Any, failure: BaseException | None, interrupted: bytes | None) -> Ending:

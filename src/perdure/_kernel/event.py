@@ -1,9 +1,9 @@
-"""What goes into a kernel and what may come out of it instead of an end: values, no behaviour."""
+"""What goes into a kernel and what may come out of it instead of an end: values, and what mail is as an event."""
 
 from typing import Any, NamedTuple
 
-from perdure._model.journal import Kind
-from perdure._model.records import ExecutionId, Letter, MailKind, read_message_name
+from perdure._model.journal import Entry, Kind
+from perdure._model.records import ExecutionId, Letter, MailKind, message_name, read_message_name
 from perdure._model.status import Held
 from perdure._values.instant import Instant
 
@@ -69,3 +69,16 @@ def event_of(letter: Letter) -> Event:
         case _:
             pass
     return Event(kind, name, 1, attempt, asked, letter.exit, letter.at)
+
+
+def told_apart(step: Event | Entry) -> str:
+    """What tells a letter apart from the others of its kind."""
+    match step.kind:
+        case Kind.MESSAGE:
+            return message_name(step.name, step.input.decode())
+        case Kind.CHILD:
+            return step.input.decode()
+        case Kind.FREED:
+            return f"{step.input.decode()}/{step.attempt}"
+        case _:
+            return step.name

@@ -25,13 +25,13 @@ from perdure._definitions.host import Call
 from perdure._kernel.divergence import divergence_error
 from perdure._kernel.draft import Draft
 from perdure._kernel.ending import Ending, Judge, plain_ending
-from perdure._kernel.event import Event, Origin, Trouble, event_of
+from perdure._kernel.event import Event, Origin, Trouble, event_of, told_apart
 from perdure._kernel.finish import Finish
 from perdure._kernel.host import BodyHost, LoopTimer
 from perdure._kernel.loop import KernelFuture, KernelLoop, KernelTask, Spinning
 from perdure._kernel.matching import SHARED, Steps
 from perdure._model.journal import ANSWERS, MARKERS, WITHOUT_COMPENSATIONS, Entry, Kind
-from perdure._model.records import Acts, Letter, message_name
+from perdure._model.records import Acts, Letter
 from perdure._model.status import Held
 from perdure._values.cause import Cause
 from perdure._values.exit import Failure, Success
@@ -88,7 +88,7 @@ class Kernel:
         self._held_with: tuple[bytes, dict[Call, bytes]] = b"", {}
         # Letters that have been fed, by kind and what tells them apart.
         letters = self._draft.letters
-        self._read = {(entry.kind, _told_apart(entry)) for entry in letters} if letters else set[tuple[str, str]]()
+        self._read = {(entry.kind, told_apart(entry)) for entry in letters} if letters else set[tuple[str, str]]()
         # Whether all is done: the body, what it left behind, and what stood on its stack. Asked for at every step.
         self.ended = False
         # Not None: it will not go on; the engine holds the execution and closes the kernel.
@@ -176,7 +176,7 @@ class Kernel:
         event = event_of(letter)
         if self._host.put_away or not self._lifts(event):
             return False
-        told = (event.kind, _told_apart(event))
+        told = (event.kind, told_apart(event))
         if told in self._read:
             return False
         self._read.add(told)
@@ -196,7 +196,7 @@ class Kernel:
     def has_read(self, letter: Letter) -> bool:
         """Whether this letter has been fed, now or before."""
         event = event_of(letter)
-        return (event.kind, _told_apart(event)) in self._read
+        return (event.kind, told_apart(event)) in self._read
 
     def _lifts(self, event: Event) -> bool:
         """Whether nothing holds the execution, or this is what somebody has decided about it (R28, R36)."""
@@ -587,19 +587,6 @@ class Kernel:
             for name in (call.name, *call.formerly)
             for entry in self._draft.answers.get((Kind.ATTEMPT_BEGUN, name), ())
         )
-
-
-def _told_apart(step: Event | Entry) -> str:
-    """What tells a letter apart from the others of its kind."""
-    match step.kind:
-        case Kind.MESSAGE:
-            return message_name(step.name, step.input.decode())
-        case Kind.CHILD:
-            return step.input.decode()
-        case Kind.FREED:
-            return f"{step.input.decode()}/{step.attempt}"
-        case _:
-            return step.name
 
 
 def _was_interrupted(exit: bytes) -> bool:

@@ -200,6 +200,11 @@ def read_message_name(name: str) -> tuple[str, str]:
 INTERRUPTED: Final = b'{"failure":[{"interrupt":{}}]}'
 
 
+def interrupted_status(exit: bytes) -> Status:
+    """How an execution ends that lets an interrupt end it: by its deadline, or held before, it has failed."""
+    return Status.INTERRUPTED if exit == INTERRUPTED else Status.FAILED
+
+
 class Mail(NamedTuple):
     """Something that reaches an execution from outside."""
 

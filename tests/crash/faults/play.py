@@ -17,7 +17,7 @@ import apsw
 import pytest
 
 from perdure import StoreFileError, StoreUnavailableError, WorkflowEngine
-from perdure._engine import committer, heartbeats, results, service, suspects, wakes
+from perdure._engine import committer, patience, wakes
 from perdure._stores.sqlite import connection, writer
 from perdure.errors import StoreError
 
@@ -48,7 +48,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workflows, "far_side_s", lambda _key: 0.0)
     monkeypatch.setattr(committer, "FIRST_PAUSE_S", 0.000_5)
     monkeypatch.setattr(committer, "LONGEST_PAUSE_S", 0.001)
-    for module in (heartbeats, results, service, suspects, wakes):
+    for module in (patience, wakes):
         monkeypatch.setattr(module, "PAUSE_S", 0.000_5)
     monkeypatch.setattr(writer, "PATIENCE_S", 0.02)
     # A checkpoint every few transactions: it reads, writes and syncs as well.

@@ -19,7 +19,7 @@ PLANTS: dict[str, tuple[Change, ...]] = {
     "a wake is lost: what comes in during a commit is left in the inbox": (
         Change(
             "perdure._engine.runner",
-            "        if self._inbox or self._letters:\n            self._keeper.schedule(self)\n        else:",
+            "        if self.inbox:\n            self._keeper.schedule(self)\n        else:",
             "        if True:",
         ),
     ),
@@ -42,7 +42,7 @@ PLANTS: dict[str, tuple[Change, ...]] = {
         Change("perdure._stores.sqlite.worker", "fence = fence + 1, crashes", "crashes"),
     ),
     "a timer fires early": (
-        Change("perdure._engine.runner", "and timer.due_at <= now\n", "and timer.due_at <= now + 40\n"),
+        Change("perdure._engine.inbox", "and timer.due_at <= now:\n", "and timer.due_at <= now + 40:\n"),
     ),
     "a sleeper is woken early": (
         Change(
@@ -56,11 +56,11 @@ PLANTS: dict[str, tuple[Change, ...]] = {
         Change("perdure._kernel.kernel", "call.attempt = entry.attempt + 1", "call.attempt = entry.attempt"),
     ),
     "a retry does not wait for its time": (
-        Change("perdure._engine.runner", "due = (call.due_at is None or call.due_at <= now) and", "due = True and"),
+        Change("perdure._engine.outgoing", "due = (call.due_at is None or call.due_at <= now) and", "due = True and"),
     ),
     "a record is made twice": (
         Change(
-            "perdure._engine.runner", "        self._inbox.append(event)\n", "        self._inbox += [event, event]\n"
+            "perdure._engine.inbox", "        self._events.append(event)\n", "        self._events += [event, event]\n"
         ),
         Change("perdure._kernel.kernel", "if call is None and not self._is_orphan(event):", "if False:"),
     ),
@@ -84,19 +84,21 @@ PLANTS: dict[str, tuple[Change, ...]] = {
     ),
     "an attempt that runs is not found again after an eviction": (
         Change(
-            "perdure._engine.runner",
+            "perdure._engine.outgoing",
             "        return attempt is not None and attempt.attempt == call.attempt and attempt.call.input == call.input\n",
             "        return attempt is not None and False\n",
         ),
     ),
     "an at-most-once attempt is not noted": (
-        Change("perdure._engine.runner", "                    kernel.note_begun(call)\n", "                    pass\n"),
+        Change(
+            "perdure._engine.outgoing", "                    kernel.note_begun(call)\n", "                    pass\n"
+        ),
     ),
     "every outcome of an at-most-once attempt is unknown": (
         Change(
-            "perdure._engine.runner",
-            "return self._may_begin(call, now) and kernel.begun(call)",
-            "return self._may_begin(call, now)",
+            "perdure._engine.outgoing",
+            "return self._may_begin(kernel, call, now) and kernel.begun(call)",
+            "return self._may_begin(kernel, call, now)",
         ),
     ),
     "a timeout comes early": (
@@ -137,8 +139,8 @@ PLANTS: dict[str, tuple[Change, ...]] = {
     "a completion whose answer was lost is taken for another one's": (
         Change(
             "perdure._engine.service",
-            "await self.store.deliver([mail])",
-            "await self.store.deliver([mail._replace(sender=new_sender())])",
+            "self.store.deliver([sent])",
+            "self.store.deliver([sent._replace(sender=new_sender())])",
         ),
     ),
     "mail is read again by every kernel": (
@@ -156,7 +158,7 @@ PLANTS: dict[str, tuple[Change, ...]] = {
         ),
     ),
     "what has come is not fed in the order of its instants": (
-        Change("perdure._engine.runner", "        dated.sort(key=lambda pair: pair[0])\n", ""),
+        Change("perdure._engine.inbox", "        dated.sort(key=lambda pair: pair[0])\n", ""),
     ),
     "a deadline is early": (
         Change("perdure._stores.sqlite.interrupt", "AND expires_at <= ?", "AND expires_at <= ? + 60000"),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from perdure._failpoints import reach
-from perdure._model.records import INTERRUPTED, ExecutionId, Mail, MailKind, Receipt
+from perdure._model.records import ExecutionId, Mail, MailKind, Receipt, interrupted_status
 from perdure._model.status import FINAL, Held, Status
 from perdure._stores.sqlite import waiter
 from perdure._stores.sqlite.driver import Connection, select
@@ -58,8 +58,7 @@ def interrupt(connection: Connection, row: Standing, mail: Mail, now: Instant, a
         return put(connection, row, mail, now, at)
     stored = store(connection, row, mail, at)
     if stored.new:
-        status = Status.INTERRUPTED if mail.exit == INTERRUPTED else Status.FAILED
-        _end(connection, row._replace(wakes=row.wakes + 1), status, mail.exit, now)
+        _end(connection, row._replace(wakes=row.wakes + 1), interrupted_status(mail.exit), mail.exit, now)
         return STIRRED
     return stored
 
