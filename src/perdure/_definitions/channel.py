@@ -6,12 +6,12 @@ from typing_extensions import TypeForm, TypeVar
 
 from perdure import _ids
 from perdure._definitions import ambient
-from perdure._definitions.host import Call, Engine, Host
+from perdure._definitions.arrival import NamedArrival
+from perdure._definitions.host import Engine, Host
 from perdure._definitions.name import check_id, check_name
 from perdure._definitions.sending import SendCall, post, post_from_body
 from perdure._model.journal import Kind
 from perdure._model.records import ExecutionId, Mail, MailKind, Receipt, message_name
-from perdure._values.cause import Cause
 from perdure._values.exit_codec import ExitCodec
 from perdure._values.schema import Schema
 from perdure.errors import DefinitionError, ExecutionFinishedError, PayloadError
@@ -20,42 +20,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _MESSAGE: Final = Kind.MESSAGE
-
-
-class ReceiveCall(Call):
-    """A wait for the next message of a channel."""
-
-    __slots__ = ("_codec",)
-
-    # A message has an id, which nobody has asked for.
-    input_decides = False
-
-    def __init__(self, name: str, occurrence: int, codec: ExitCodec[Any], number: int) -> None:
-        super().__init__(_MESSAGE, name, occurrence, b"", number)
-        self._codec = codec
-
-    def decode_success(self, exit: bytes, /) -> Any:
-        """Read the message with today's type of it.
-
-        Raises:
-            PayloadError: It cannot be read.
-        """
-        return self._codec.decode_success(exit)
-
-    def decode_failure(self, exit: bytes, /) -> Cause:
-        """Read a cause; a message is none.
-
-        Raises:
-            PayloadError: It cannot be read.
-        """
-        return self._codec.decode_failure(exit)
-
-    def same_input(self, recorded: bytes, /) -> bool:
-        """Nothing is asked but the name."""
-        return recorded == self.input
-
-    def __repr__(self) -> str:
-        return f"<receive {self.name!r} #{self.occurrence}>"
 
 
 class DurableChannel(Generic[T]):
@@ -139,7 +103,8 @@ class DurableChannel(Generic[T]):
             ```
         """
         host = ambient.require_host("receive()")
-        return await host.ask(ReceiveCall(self.name, host.occurrence(_MESSAGE, self.name), self.codec, host.number()))
+        occurrence = host.occurrence(_MESSAGE, self.name)
+        return await host.ask(NamedArrival(_MESSAGE, self.name, occurrence, host.number(), self.codec))
 
     async def send(
         self, execution_id: ExecutionId, value: T, id: str | None = None, *, engine: Engine | None = None

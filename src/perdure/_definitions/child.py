@@ -3,53 +3,29 @@
 from typing import Any
 
 from perdure import _ids
+from perdure._definitions.arrival import Arrival
 from perdure._definitions.contract import Contract, Identified
-from perdure._definitions.host import Call, Host, StartOptions
+from perdure._definitions.host import Host, StartOptions
 from perdure._definitions.start import deadline_of, start_of
 from perdure._model.journal import Kind
 from perdure._model.records import ExecutionId, Start
-from perdure._values.cause import Cause
 from perdure._values.exit_codec import ExitCodec
 from perdure._values.instant import Instant
 from perdure.errors import UsageError, WorkflowIOError
 
 
-class ChildCall(Call):
+class ChildCall(Arrival):
     """A wait for another execution, which is started with it or joined (R31).
 
     The child's id is its input: whoever asks for the same child gets the same answer.
     """
 
-    __slots__ = ("_codec", "start")
+    __slots__ = ("start",)
 
     def __init__(self, start: Start, codec: ExitCodec[Any], occurrence: int, number: int) -> None:
-        super().__init__(Kind.CHILD, start.workflow, occurrence, start.execution_id.encode(), number)
+        super().__init__(Kind.CHILD, start.workflow, occurrence, start.execution_id.encode(), number, codec)
         # How it begins, if it is not there yet.
         self.start = start
-        self._codec = codec
-
-    def decode_success(self, exit: bytes, /) -> Any:
-        """Read the child's value with today's type of it.
-
-        Raises:
-            PayloadError: It cannot be read.
-        """
-        return self._codec.decode_success(exit)
-
-    def decode_failure(self, exit: bytes, /) -> Cause:
-        """Read why the child failed: its declared errors come as their own classes (R32).
-
-        Raises:
-            PayloadError: It cannot be read.
-        """
-        return self._codec.decode_failure(exit)
-
-    def same_input(self, recorded: bytes, /) -> bool:
-        """Whether it is the same child; an id has one form."""
-        return recorded == self.input
-
-    def __repr__(self) -> str:
-        return f"<child {self.name!r} {self.input.decode()}>"
 
 
 def child_call(host: Host, contract: Contract, identified: Identified, options: StartOptions) -> ChildCall:

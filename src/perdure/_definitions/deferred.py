@@ -7,7 +7,8 @@ from typing_extensions import TypeForm, TypeVar
 
 from perdure._definitions import ambient, race
 from perdure._definitions.address import give_token, take_token, take_token_in_body
-from perdure._definitions.host import Call, Engine, Host
+from perdure._definitions.arrival import NamedArrival
+from perdure._definitions.host import Engine, Host
 from perdure._definitions.name import check_name
 from perdure._definitions.policy import Errors, read_errors
 from perdure._definitions.sending import SendCall, post, post_from_body
@@ -31,41 +32,6 @@ R = TypeVar("R")
 F = TypeVar("F", bound=Exception, default=Never)
 
 _DEFERRED: Final = Kind.DEFERRED
-
-
-class DeferredCall(Call):
-    """A wait for the completion of a deferred; every wait for one name is given the one value (R18)."""
-
-    __slots__ = ("_codec",)
-
-    input_decides = False
-
-    def __init__(self, name: str, occurrence: int, codec: ExitCodec[Any], number: int) -> None:
-        super().__init__(_DEFERRED, name, occurrence, b"", number)
-        self._codec = codec
-
-    def decode_success(self, exit: bytes, /) -> Any:
-        """Read the value with today's type of it.
-
-        Raises:
-            PayloadError: It cannot be read.
-        """
-        return self._codec.decode_success(exit)
-
-    def decode_failure(self, exit: bytes, /) -> Cause:
-        """Read why it failed, with today's declarations.
-
-        Raises:
-            PayloadError: It cannot be read.
-        """
-        return self._codec.decode_failure(exit)
-
-    def same_input(self, recorded: bytes, /) -> bool:
-        """Nothing is asked but the name."""
-        return recorded == self.input
-
-    def __repr__(self) -> str:
-        return f"<deferred {self.name!r} #{self.occurrence}>"
 
 
 class DurableDeferred(Generic[A, E]):
@@ -142,7 +108,7 @@ class DurableDeferred(Generic[A, E]):
         host = ambient.host.get()
         if host is None:
             return cast("Generator[None, None, A]", self._wait_in_place().__await__())
-        call = DeferredCall(self.name, host.occurrence(_DEFERRED, self.name), self.codec, host.number())
+        call = NamedArrival(_DEFERRED, self.name, host.occurrence(_DEFERRED, self.name), host.number(), self.codec)
         return host.ask(call).__await__()
 
     async def wait(self) -> A:
