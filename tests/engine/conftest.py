@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import Run
+from tests.engine import noted
 from tests.engine.lab import Lab, watch_threads
 
 COMBINATIONS = [
@@ -19,6 +20,11 @@ COMBINATIONS = [
 @pytest.fixture(autouse=True)
 def threads(monkeypatch: pytest.MonkeyPatch) -> None:
     watch_threads(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_done_yet() -> None:
+    noted.done.clear()
 
 
 @pytest.fixture(params=COMBINATIONS)

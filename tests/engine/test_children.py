@@ -13,7 +13,6 @@ from perdure import (
     Status,
     Success,
     Suspended,
-    TypedError,
     UsageError,
     activity,
     add_finalizer,
@@ -26,34 +25,15 @@ from perdure._values.instant import to_datetime
 
 from tests.engine.lab import Gate, Lab
 from tests.engine.mortal import at_rest, died_at_each_commit
+from tests.engine.noted import Declined, Never, done, note
 
-Never = DurableDeferred.make("never", success=str)
 Signal = DurableDeferred.make("signal", success=str)
-
-
-class Declined(TypedError):
-    code: int
-
-
-# What activities have done, in order.
-done: list[str] = []
 
 
 @pytest.fixture
 def lab(corner_lab: Lab) -> Lab:
     """Both stores, and every kernel put away at every await, in two combinations of the four."""
     return corner_lab
-
-
-@pytest.fixture(autouse=True)
-def nothing_done() -> None:
-    done.clear()
-
-
-@activity
-async def note(what: str) -> str:
-    done.append(what)
-    return what
 
 
 @workflow(idempotency_key=lambda key: key)

@@ -11,13 +11,11 @@ from perdure import (
     Complete,
     DeadlineExceeded,
     Defect,
-    DurableDeferred,
     Fail,
     Failure,
     Interrupted,
     Status,
     Suspended,
-    TypedError,
     UsageError,
     activity,
     add_finalizer,
@@ -30,33 +28,13 @@ from perdure._values.instant import to_datetime
 
 from tests.engine.lab import Gate, Lab
 from tests.engine.mortal import died_at_each_commit
-
-Never = DurableDeferred.make("never", success=str)
-
-
-class Declined(TypedError):
-    code: int
-
-
-# What activities have done, in order.
-done: list[str] = []
+from tests.engine.noted import Declined, Never, done, note
 
 
 @pytest.fixture
 def lab(corner_lab: Lab) -> Lab:
     """Both stores, and every kernel put away at every await, in two combinations of the four."""
     return corner_lab
-
-
-@pytest.fixture(autouse=True)
-def nothing_done() -> None:
-    done.clear()
-
-
-@activity
-async def note(what: str) -> str:
-    done.append(what)
-    return what
 
 
 @workflow(idempotency_key=lambda key: key)

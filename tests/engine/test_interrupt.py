@@ -9,7 +9,6 @@ from perdure import (
     Cause,
     Complete,
     Defect,
-    DurableDeferred,
     ExecutionNotFoundError,
     Failure,
     Interrupted,
@@ -17,7 +16,6 @@ from perdure import (
     Status,
     Success,
     Suspended,
-    TypedError,
     activity,
     add_finalizer,
     sleep,
@@ -27,33 +25,13 @@ from perdure import (
 
 from tests.engine.lab import Gate, Lab, ThreadGate
 from tests.engine.mortal import at_rest, died_at_each_commit
-
-Never = DurableDeferred.make("never", success=str)
-
-
-class Declined(TypedError):
-    code: int
-
-
-# What activities have done, in order.
-done: list[str] = []
+from tests.engine.noted import Declined, Never, done, note
 
 
 @pytest.fixture
 def lab(corner_lab: Lab) -> Lab:
     """Both stores, and every kernel put away at every await, in two combinations of the four."""
     return corner_lab
-
-
-@pytest.fixture(autouse=True)
-def nothing_done() -> None:
-    done.clear()
-
-
-@activity
-async def note(what: str) -> str:
-    done.append(what)
-    return what
 
 
 async def is_interrupted(lab, handle) -> None:
