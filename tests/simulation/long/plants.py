@@ -146,7 +146,7 @@ PLANTS: dict[str, tuple[Change, ...]] = {
     "mail is read again by every kernel": (
         Change(
             "perdure._kernel.kernel",
-            "self._read = {(entry.kind, _told_apart(entry)) for entry in letters} if letters else set[tuple[str, str]]()",
+            "self._read = {(entry.kind, told_apart(entry)) for entry in letters} if letters else set[tuple[str, str]]()",
             "self._read = set()",
         ),
     ),
