@@ -24,7 +24,7 @@ from perdure import (
 )
 from perdure._model.status import is_final
 
-from tests.engine.lab import Gate, successes
+from tests.engine.lab import Gate, successes, until
 
 
 class Rejected(TypedError):
@@ -43,6 +43,76 @@ async def request(key: str) -> str:
 @activity
 async def echo(text: str) -> str:
     return text
+
+
+# From the completion to the body ----------------------------------------------------------------------
+
+
+def test_whom_a_completion_wakes_is_claimed_along_with_it(lab):
+    """It runs on without another round: a write to the disk less, which is a third of a round trip."""
+
+    async def main():
+        async with lab.engine([request]) as engine:
+            handle = await request.start("k")
+            await lab.settle()
+            hold = lab.probe(engine).hold("deliver")
+            telling = asyncio.create_task(Approval.succeed(handle.token(Approval), "yes"))
+            await until(lambda: hold.kept)
+            assert await lab.finish(handle.result()) == "yes"
+            assert not telling.done()
+            hold.release()
+            assert await telling
+
+    lab.run(main)
+
+
+def test_a_claim_along_that_fails_is_made_up_for_by_the_next_round(lab):
+    """It is a short cut: the completion stands, and its sender hears nothing of it."""
+
+    async def main():
+        async with lab.engine([request]) as engine:
+            handle = await request.start("k")
+            await lab.settle()
+            lab.probe(engine).fail("claim", times=2)
+            assert await Approval.succeed(handle.token(Approval), "yes")
+            assert await lab.finish(handle.result()) == "yes"
+
+    lab.run(main)
+
+
+def test_two_claims_at_once_do_not_fill_the_same_room(lab):
+    """A completion that comes while its neighbour is being claimed waits for the answer: one place, one execution."""
+    running: list[str] = []
+    gate = Gate()
+
+    @activity
+    async def work(key: str) -> None:
+        running.append(key)
+        await gate.wait()
+        running.remove(key)
+
+    @workflow(idempotency_key=lambda key: key)
+    async def wait_and_work(key: str) -> str:
+        await Go
+        await work(key)
+        return key
+
+    async def main():
+        async with lab.engine([wait_and_work], admission=1) as engine:
+            handles = [await wait_and_work.start(key) for key in ("a", "b")]
+            await lab.settle()
+            hold = lab.probe(engine).hold("claim")
+            for handle in handles:
+                assert await Go.succeed(handle.token(Go), None)
+            await until(lambda: hold.kept)
+            await lab.settle()
+            hold.release()
+            await lab.settle()
+            assert len(running) == 1
+            gate.open()
+            assert [await lab.finish(handle.result()) for handle in handles] == ["a", "b"]
+
+    lab.run(main)
 
 
 # One value per name, first write wins ------------------------------------------------------------------

@@ -103,6 +103,8 @@ class Service:
         # Runners whose mail is to be read; and who reads it.
         self._without_mail: dict[ExecutionId, Runner] = {}
         self._fetching: asyncio.Task[None] | None = None
+        # Letters on their way to the store.
+        self._posting = 0
         # Executions whose functions still run on threads when the engine has closed.
         self._kept: set[ExecutionId] = set()
         # In-memory waits do not count against admission (R5).
@@ -632,10 +634,32 @@ class Service:
         # It may have been stored though nobody said so; sent again under the same sender it is known for its own.
         sent, what = mail, f"mail to {mail.execution_id} is sent again"
         try:
-            [receipt] = await until_answered(lambda: self.store.deliver([sent]), what, StoreUnavailableError)
+            [receipt] = await until_answered(lambda: self._post(sent), what, StoreUnavailableError)
         finally:
             self.wakes.poke_mail()
         return receipt
+
+    async def _post(self, mail: Mail) -> list[Receipt]:
+        """Deliver, and for a letter that is alone claim in the same breath.
+
+        What waits for the store together becomes one transaction there: whom the letter wakes runs on after one write
+        to the disk instead of two. Of many letters the next round claims all whom they wake at once.
+        """
+        self._posting += 1
+        try:
+            if self._posting > 1 or self.wakes.claims or self.stopping:
+                return await self.store.deliver([mail])
+            posted = self.loop.create_task(self.store.deliver([mail]))
+            self._spawn(self._claim_along(), "claim")
+            return await posted
+        finally:
+            self._posting -= 1
+
+    async def _claim_along(self) -> None:
+        try:
+            await self.wakes.claim()
+        except StoreError:
+            self.wakes.poke()  # a short cut only; the next round says what is wrong
 
     async def wait_for_mail(self, execution_id: ExecutionId, kind: str, name: str, /) -> bytes:
         """The exit of mail, once it has come (R14)."""

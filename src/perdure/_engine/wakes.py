@@ -95,6 +95,8 @@ class Wakes:
         self._ask_next_wake = True
         self._looked_at: Instant | None = None
         self._asked_at: Instant | None = None
+        # Held by whoever claims: two at once would fill the same room twice.
+        self._claiming = asyncio.Lock()
         # Mail may have come for what runs here, from this worker itself.
         self._mail = False
         # Pending executions may be left over: a new start has to queue behind them.
@@ -165,7 +167,7 @@ class Wakes:
             self._mail = False
             if came := await desk.store.mail_for(desk.worker_id):
                 await desk.mail_came(came)
-        await self._claim()
+        await self.claim()
         await desk.look_after_waiters()
         desk.sweep()
 
@@ -186,6 +188,16 @@ class Wakes:
         # Whoever goes to sleep while the store is being asked may not be in its answer: the earlier one counts.
         self._next_wake = None
         self.sleeper(await self._desk.store.next_wake())
+
+    @property
+    def claims(self) -> bool:
+        """Whether somebody claims at this moment."""
+        return self._claiming.locked()
+
+    async def claim(self) -> None:
+        """Take what is pending, as far as there is room."""
+        async with self._claiming:
+            await self._claim()
 
     async def _claim(self) -> None:
         desk = self._desk
