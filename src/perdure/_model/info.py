@@ -13,21 +13,59 @@ from perdure._values.exit import Exit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """Something that an execution waits for."""
+    """Something that an execution waits for.
 
-    # "activity", "timer", "deferred", "child", "message": of which the name is the activity's, the timer's, the
-    # deferred's, the child's workflow's, the channel's.
+    Attributes:
+        kind: "activity", "timer", "deferred", "child" or "message".
+        name: The activity's, the timer's, the deferred's, the child's workflow's, the channel's.
+        due_at: When a timer fires, or an activity is tried again; None: nobody knows when it comes.
+        execution_id: The child that is waited for.
+    """
+
     kind: str
     name: str
-    # When a timer fires, or an activity is tried again; None: nobody knows when it comes.
     due_at: datetime | None = None
-    # The child that is waited for.
     execution_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionInfo:
     """One execution as it stands, for those who look.
+
+    `describe` tells all of it; a listing leaves out what takes a look into the journal: `last_error`, `attempts`,
+    `failed_step`, `published`, `progress` and `interrupted_at`.
+
+    Attributes:
+        execution_id: Its id, 32 hex digits.
+        workflow: The workflow's name.
+        key: The readable idempotency key; None where the id is random.
+        status: PENDING, RUNNING, SUSPENDED, or how it has ended.
+        held: Why it will not move by itself; None: it is not held.
+        cause: The cause of being held.
+        last_error: Why an attempt of an activity failed last; None: none has lately.
+        attempts: Which attempt that was, from 1; 0: none.
+        failed_step: The activity of that attempt.
+        exit: How it ended; None while it has not. A success is plain JSON, since the workflow's types may not be here.
+        waits: What it waits for; of one that runs, as its worker knows it, so told by that worker only.
+        compensations: What is to be undone if it fails now, the next one first.
+        wake_at: When it wakes by itself; None: it does not, or is awake.
+        priority: The higher, the earlier it is taken up.
+        attributes: What `options(attributes=…)` and `set_attributes` have set.
+        payload: What it was started with, as plain JSON.
+        published: What its body has published by name, as plain JSON.
+        progress: The published value of that name.
+        parent: The execution that has started it as its child.
+        deadline: When it is interrupted, unless it has ended by then.
+        interrupted_at: When somebody, or its deadline, has asked it to end; None: nobody lately.
+        version: The version of the code that has started it.
+        worker: The worker that runs it.
+        crashes: How often in a row a worker was lost with it, without progress between.
+        incarnation: The number of its life, from 1.
+        created_at: When it was started.
+        began_at: When a worker took it up first; None: none has.
+        changed_at: When its status last changed.
+        finished_at: When it ended; None: it has not.
+        damaged: Columns of its row that cannot be read, since the file is damaged. What they say is left out above.
 
     Example:
         >>> import asyncio
@@ -46,57 +84,50 @@ class ExecutionInfo:
 
     execution_id: str
     workflow: str
-    # The readable idempotency key; None where the id is random.
     key: str | None
     status: Status
-    # Why it will not move by itself; None: it is not held.
     held: Held | None
-    # The cause of being held.
     cause: Cause | None
-    # Why an attempt of an activity failed last, and which attempt that was, from 1; None and 0: none has lately.
-    # Told by `describe` only, as are `published` and `progress`.
     last_error: Cause | None = None
     attempts: int = 0
-    # The activity of that attempt.
     failed_step: str | None = None
-    # How it ended; None while it has not. Success as plain JSON, since the workflow's types may not be here.
     exit: Exit[Any] | None
-    # What it waits for; of one that runs, as its worker knows it, so told by that worker only.
     waits: tuple[Wait, ...] = ()
-    # What is to be undone if it fails now, the next one first.
     compensations: tuple[str, ...] = ()
-    # When it wakes by itself; None: it does not, or is awake.
     wake_at: datetime | None = None
     priority: int = 0
     attributes: Attributes = field(default_factory=dict[str, str | int | float | bool])
     payload: Any = None
-    # What its body has published by name, as plain JSON; `progress` is the one of that name.
     published: Mapping[str, Any] = field(default_factory=dict[str, Any])
     progress: Any = None
-    # The execution that has started it as its child.
     parent: str | None = None
-    # When it is interrupted, unless it has ended by then.
     deadline: datetime | None = None
-    # When somebody, or its deadline, has asked it to end; None: nobody lately. Told by `describe` only.
     interrupted_at: datetime | None = None
     version: str | None = None
-    # The worker that runs it.
     worker: str | None = None
-    # Take-overs in a row without progress.
     crashes: int = 0
     incarnation: int = 1
     created_at: datetime
     began_at: datetime | None
-    # When its status last changed.
     changed_at: datetime
     finished_at: datetime | None
-    # Columns of its row that cannot be read: the file is damaged. What they say is left out above.
     damaged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalEntry:
     """One entry of a journal: what an execution was told, or told to remember.
+
+    Attributes:
+        seq: Its place, from 1.
+        kind: What was asked: "activity", "timer", "deferred", "child", "message" and others.
+        name: The name of what was asked.
+        occurrence: Which call of that name it answers, from 0.
+        attempt: Which try of an activity, from 1; 0 where there are no attempts.
+        input: What was asked, as plain JSON.
+        exit: How it ended; None where there is nothing to tell.
+        retry_at: When the next attempt is due, where this one failed and is tried again.
+        at: When it came.
 
     Example:
         >>> import asyncio
@@ -120,12 +151,8 @@ class JournalEntry:
     kind: str
     name: str
     occurrence: int
-    # Which try of an activity, from 1; 0 where there are no attempts.
     attempt: int
-    # What was asked, as plain JSON.
     input: Any
-    # How it ended; None where there is nothing to tell.
     exit: Exit[Any] | None
-    # When the next attempt is due, where this one failed and is tried again.
     retry_at: datetime | None
     at: datetime
