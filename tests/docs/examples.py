@@ -79,7 +79,9 @@ def _docstrings_of(path: Path) -> Iterator[Text]:
             if content := ast.get_docstring(node, clean=False):
                 yield Text(path, f"{module}:{qualname}".rstrip(":"), content, node.body[0].lineno, module)
         for child in ast.iter_child_nodes(node):
-            yield from walk(child, qualname)
+            # What is in an expression has no docstring, and is most of a file.
+            if isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case):
+                yield from walk(child, qualname)
 
     yield from walk(ast.parse(path.read_text(encoding="utf-8")), "")
 

@@ -1,7 +1,9 @@
 """A laboratory: engines on a clock that moves when it is told to, over stores that can be watched, held back and failed.
 
 Nothing here waits for real time. `settle` goes on until nothing can happen any more unless the test does something:
-no callback is ready, no call to a store is on its way, and every function on a thread stands at a gate.
+no callback is ready, no call to a store is on its way, and every function on a thread stands at a gate. A pause of the
+engine (its store does not answer) is skipped on the loop's clock. And nothing spins: a loop that asks again and again
+whether a store has answered takes the processor from the thread that is about to.
 """
 
 import asyncio
@@ -9,6 +11,7 @@ import contextlib
 import functools
 import inspect
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -40,6 +43,8 @@ A = TypeVar("A")
 CALM_PASSES = 4
 # Real timers up to here are a pause of the engine (a store that does not answer); what is later is a test's deadline.
 PAUSE_S = 3.0
+# How often it is looked whether a function on a thread has come on: nobody calls when one reaches a gate.
+LOOK_S = 0.001
 # Nothing in these tests takes as many; a loop that does is one that feeds itself.
 MOST_PASSES = 200_000
 MOST_JUMPS = 500
@@ -137,11 +142,12 @@ class ThreadGate:
 
     async def reached(self, times: int = 1) -> None:
         """Until so many have come."""
-        await until(lambda: self.entered >= times)
+        while self.entered < times:  # noqa: ASYNC110 - a thread cannot set an asyncio.Event
+            await asyncio.sleep(LOOK_S)
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Until something is so that a thread makes so."""
+    """Until something is so for the first time: it is looked in every pass, for some conditions hold for one."""
     while not condition():  # noqa: ASYNC110 - a thread cannot set an asyncio.Event
         await asyncio.sleep(0)
 
@@ -212,6 +218,8 @@ class Probe:
         self.batches: list[int] = []
         # How many calls wait for the store at this moment, and are not kept back.
         self.in_flight = 0
+        # Whoever waits for the next answer.
+        self._listeners: list[asyncio.Future[None]] = []
         # Like a process that is gone: nothing is asked any more, and nobody hears anything.
         self.dead = False
         self._faults: dict[str, list[Fault]] = {}
@@ -250,6 +258,12 @@ class Probe:
         hold = self._holds[name] = Hold(before=before)
         return hold
 
+    async def answered(self) -> None:
+        """Until the next of the calls in flight is answered."""
+        listener = asyncio.get_running_loop().create_future()
+        self._listeners.append(listener)
+        await listener
+
     async def _ask(self, name: str, method: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> Any:
         if self.dead:
             await asyncio.get_running_loop().create_future()
@@ -271,6 +285,10 @@ class Probe:
             answer = await method(*args)
         finally:
             self.in_flight -= 1
+            while self._listeners:
+                listener = self._listeners.pop()
+                if not listener.done():
+                    listener.set_result(None)
         hold = self._holds.get(name)
         if hold is not None and not hold.before:
             await hold.keep()
@@ -307,11 +325,14 @@ class Lab:
         self._keeper: SqliteStore | None = None
         self.engines: list[WorkflowEngine] = []
         self._probes: list[Probe] = []
+        # How far the loop's clock is ahead of the real one.
+        self._ahead_s = 0.0
 
     def run(self, main: Callable[[], Awaitable[A]], *, timeout: float = 15) -> A:
         """Run a test to its end."""
 
         async def whole() -> A:
+            self._skip_pauses()
             try:
                 return await main()
             finally:
@@ -320,6 +341,22 @@ class Lab:
                     self._keeper = None
 
         return self._run(whole, timeout=timeout)
+
+    def _skip_pauses(self) -> None:
+        """Let the loop's clock go to the next timer at once, wherever only that could happen and it is a pause."""
+        loop: Any = asyncio.get_running_loop()
+        loop.time = lambda: time.monotonic() + self._ahead_s
+        select = loop._selector.select
+
+        def select_or_skip(timeout: float | None) -> Any:
+            if not timeout or timeout > PAUSE_S or self._in_flight() or self._on_threads() > 0 or self._has_strangers():
+                return select(timeout)
+            events = select(0)
+            if not events:
+                self._ahead_s += timeout
+            return events
+
+        loop._selector.select = select_or_skip
 
     # Engines ---------------------------------------------------------------------------------------
 
@@ -428,9 +465,20 @@ class Lab:
         """Go on until nothing happens any more by itself."""
         calm = 0
         for _ in range(MOST_PASSES):
-            # A pause of the engine is a real one: passes that only count it would be used up before it is over.
-            await asyncio.sleep(0.001 if self._pauses() else 0)
-            calm = calm + 1 if self._is_still() else 0
+            await asyncio.sleep(0)
+            if self._is_ready():
+                calm = 0
+            elif asked := self._in_flight():
+                calm = 0
+                await asked[0].answered()
+            elif self._on_threads() > 0:
+                calm = 0
+                await asyncio.sleep(LOOK_S)
+            elif (pause := self._pause()) > 0:
+                calm = 0
+                await asyncio.sleep(pause)
+            else:
+                calm += 1
             if calm == CALM_PASSES:
                 return
         raise AssertionError(f"It does not come to rest: {self._unrest()}")
@@ -486,20 +534,27 @@ class Lab:
             self.service(engine).wakes.poke_all()
         await self.settle()
 
-    def _pauses(self) -> bool:
-        """Whether nothing is ready, and a real timer is to be waited for."""
+    @staticmethod
+    def _is_ready() -> bool:
+        """Whether something is to be called in the next pass."""
         loop: Any = asyncio.get_running_loop()
-        soon = loop.time() + PAUSE_S
-        return not loop._ready and any(not timer._cancelled and timer._when < soon for timer in loop._scheduled)
+        return bool(loop._ready)
 
-    def _is_still(self) -> bool:
+    @staticmethod
+    def _pause() -> float:
+        """Seconds up to the next real timer, if that one is a pause; 0: there is none."""
         loop: Any = asyncio.get_running_loop()
-        return (
-            not loop._ready
-            and not self._pauses()
-            and not any(probe.in_flight for probe in self._probes)
-            and self._on_threads() <= 0
-        )
+        now = loop.time()
+        whens = [timer._when for timer in loop._scheduled if not timer._cancelled and timer._when < now + PAUSE_S]
+        return max(min(whens) - now, loop._clock_resolution) if whens else 0
+
+    def _has_strangers(self) -> bool:
+        """Whether an engine is open of whose store nobody here knows what it is asked."""
+        return any(engine not in self.engines for engine in ambient.open_engines)
+
+    def _in_flight(self) -> list[Probe]:
+        """The stores that have been asked, and have not answered yet."""
+        return [probe for probe in self._probes if probe.in_flight]
 
     def _on_threads(self) -> int:
         """How many functions are on a thread, or about to be, and do not stand at a gate."""

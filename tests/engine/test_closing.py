@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 import threading
 from contextvars import copy_context
 
@@ -690,3 +692,34 @@ def test_the_store_is_closed_whatever_it_says_at_the_end(lab, method, log):
 
     lab.run(main)
     assert any("it is damaged" in record.getMessage() for record in log.records)
+
+
+CATCHES_EVERYTHING = """
+import asyncio
+from perdure import Status, WorkflowEngine, sleep, workflow
+
+@workflow
+async def stubborn() -> None:
+    while True:
+        try:
+            await sleep("1 hour", name="nap")
+        except BaseException:
+            continue
+
+async def main():
+    async with WorkflowEngine.memory([stubborn], grace=0):
+        handle = await stubborn.start()
+        while await handle.status() is not Status.SUSPENDED:
+            await asyncio.sleep(0)
+
+asyncio.run(main())
+print("the engine has closed", flush=True)
+"""
+
+
+def test_a_process_ends_whatever_its_bodies_catch():
+    """R6: an interpreter that closed such a frame once more at its own end would be in its loop for ever."""
+    command = [sys.executable, "-c", CATCHES_EVERYTHING]
+    ran = subprocess.run(command, check=False, capture_output=True, text=True, timeout=15)
+    assert (ran.stdout, ran.returncode) == ("the engine has closed\n", 0)
+    assert "stubborn refused to close" in ran.stderr

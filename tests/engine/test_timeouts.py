@@ -385,7 +385,7 @@ def test_a_thread_whose_attempt_is_over_hears_so(lab):
             await gates["stop"].reached()
         gates["stop"].open()
         await until(lambda: len(told) == 2)
-        assert [how for how, _ in told] == ["timeout", "stop"]
+        assert {how for how, _ in told} == {"timeout", "stop"}
         assert all("Attempt 1 of activity 'slow' is over" in said for _, said in told)
 
     lab.run(main)

@@ -13,5 +13,6 @@ def test_the_text_that_a_plant_changes_is_there_once(plant: str):
     """A text that a refactoring has moved plants nothing: plant it anew."""
     for change in PLANTS[plant]:
         spec = find_spec(change.module)
-        assert spec is not None and spec.origin is not None, change.module
+        assert spec is not None
+        assert spec.origin is not None
         assert Path(spec.origin).read_text().count(change.text) == 1, (change.module, change.text)

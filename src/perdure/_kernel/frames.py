@@ -26,7 +26,7 @@ CLOSE_TRIES = 3
 _MOST_TRIES = 100
 
 # Frames that refused to close. Collected, they would run their `finally` under whichever loop is
-# current then, where an activity really acts; so they live as long as the process.
+# current then, where an activity really acts; so they live as long as the process (`_keep`).
 _unclosable: list[object] = []
 
 _GENERATOR: type = AsyncGeneratorType
@@ -84,7 +84,13 @@ def close_generator(generator: AsyncGenerator[Any, Any], label: str) -> None:
 
 
 def _keep(refusing: object, label: str) -> None:
+    import ctypes  # noqa: PLC0415 - for bodies that are wrong, which most processes never see
+
     _unclosable.append(refusing)
+    # The interpreter empties this module before it ends, and would close the frame once more: a body that catches
+    # everything, and whose awaits all fail there at once, would never let it end. A reference that belongs to nobody
+    # is not given up.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(refusing))
     logger.error(
         "%s: %s refused to close, was asked %d times and stays in memory until the process ends. A body must not catch "
         "GeneratorExit or BaseException around an await or a yield in a loop. It stands at %s.",

@@ -29,7 +29,7 @@ from tests.crash.ledger import Line, Phase
 from tests.crash.model import children
 from tests.crash.snapshot import FINAL, read_snapshot
 from tests.crash.workflows import BY_NAME, WORKFLOWS, Declined, scene
-from tests.engine.lab import CALM_PASSES, MOST_PASSES, Lab, Probe
+from tests.engine.lab import Lab
 
 A = TypeVar("A")
 
@@ -71,42 +71,6 @@ class _Connection(apsw.Connection):
         # The binding raises here what a file system in Python has raised, and SQLite has ignored.
         with contextlib.suppress(apsw.Error):
             super().close(force)
-
-
-class PatientLab(Lab):
-    """A lab that sleeps while its store works: of thousands of plays, looking again and again would be the most part."""
-
-    def __init__(self, cache: int | None, folder: Path, run: Run) -> None:
-        super().__init__("file", cache, folder, run)
-        self._answered = asyncio.Event()
-
-    def store(self) -> Probe:
-        """One more store, which says when it has answered."""
-        probe = super().store()
-        ask = probe._ask
-
-        async def asked(name: str, method: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> Any:
-            try:
-                return await ask(name, method, args)
-            finally:
-                self._answered.set()
-
-        probe._ask = asked  # type: ignore[method-assign]
-        return probe
-
-    async def settle(self) -> None:
-        """Go on until nothing happens any more by itself."""
-        loop: Any = asyncio.get_running_loop()
-        calm = 0
-        for _ in range(MOST_PASSES):
-            await asyncio.sleep(0)
-            calm = calm + 1 if self._is_still() else 0
-            if calm == CALM_PASSES:
-                return
-            if not loop._ready and any(probe.in_flight for probe in self._probes):
-                self._answered = asyncio.Event()  # a play has a loop for each of its parts
-                await self._answered.wait()
-        raise AssertionError(f"it does not come to rest: {self._unrest()}")
 
 
 class Witness:
@@ -155,7 +119,7 @@ class Play:
 
     def __init__(self, folder: Path, run: Run, *, cache: int | None = None) -> None:
         folder.mkdir(exist_ok=True)
-        self.lab = PatientLab(cache, folder, run)
+        self.lab = Lab("file", cache, folder, run)
         self.path = self.lab.path
         self.witness = Witness(self)
         # What users were told of the trouble.
