@@ -68,6 +68,7 @@ VERBS = {
     "a whole life": 1.5,
     # An id is a digest, and the index of a million ids does not fit a page: each birth reads and dirties one of its own.
     "start": 1.5,
+    "start without a key": 1.5,
     "step": 1.5,
     "suspend": 1.5,
     "end": 1.5,
@@ -78,7 +79,7 @@ VERBS = {
     "mail_for": 1.5,
     "keep house": 1.5,
     "load": 1.5,
-    "read": 1.5,  # as a start, and nothing else
+    "read": 1.5,
     "list": 1.5,
     "list suspended": 1.5,
     "list failed": 1.5,

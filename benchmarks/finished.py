@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import apsw
 
-from perdure._ids import new_execution_id, new_incarnation, new_worker_id
+from perdure._ids import new_execution_id, new_incarnation, new_worker_id, random_bytes
 from perdure._model.journal import Entry
 from perdure._model.records import Commit, Mail, Query, Start, Verdict, Worker
 from perdure._model.status import Status
@@ -76,9 +76,12 @@ class Meter:
 
     async def _live(self) -> None:
         now = self.store.clock.now()
-        births = [make_birth(now) for _ in range(AT_ONCE)]
+        births = [make_birth(now, random_bytes().hex()) for _ in range(AT_ONCE)]
+        without_key = [make_birth(now, new_execution_id(now)) for _ in range(AT_ONCE)]
         ids = [birth.execution_id for birth in births]
         await self._measure("start", AT_ONCE, lambda: self.commit(births))
+        await self._measure("start without a key", AT_ONCE, lambda: self.commit(without_key))
+        await self.commit([follow(birth, 1, Status.SUCCEEDED) for birth in without_key])
         for seq in range(1, ENTRIES):
             steps = [follow(birth, 1, Status.RUNNING, seq) for birth in births]
             await self._measure("step", AT_ONCE, lambda steps=steps: self.commit(steps))
@@ -123,9 +126,9 @@ class Meter:
         self.costs[verb].append((time.process_time() - began) / (count * times) * 1_000_000)
 
 
-def make_birth(now: Instant) -> Commit:
+def make_birth(now: Instant, execution_id: str) -> Commit:
     start = Start(
-        execution_id=new_execution_id(),
+        execution_id=execution_id,
         incarnation=new_incarnation(now),
         workflow=WORKFLOW,
         key="order-00042",
@@ -152,7 +155,7 @@ async def finish_one(path: Path) -> None:
     """Let the store write one execution from its start to its end."""
     meter = Meter(SqliteStore(path))
     await meter.open()
-    birth = make_birth(meter.store.clock.now())
+    birth = make_birth(meter.store.clock.now(), random_bytes().hex())
     await meter.commit([birth])
     for seq in range(1, ENTRIES):
         await meter.commit([follow(birth, 1, Status.RUNNING, seq)])

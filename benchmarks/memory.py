@@ -19,7 +19,7 @@ from workload import Order, make_orders, one_step, wait_for_delivery
 from perdure import Status, WorkflowEngine
 
 AT_ONCE: Final = 200
-# Fills SQLite's page caches (16 MiB each) and pydantic's cache of strings (16,384 of them).
+# Fills SQLite's page caches (16 MiB and 4) and pydantic's cache of strings (16,384 of them).
 WARM: Final = 20_000
 # More than any bound here: no kernel is put away.
 EVERYTHING: Final = (10**9, 10**12)

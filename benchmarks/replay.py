@@ -114,8 +114,9 @@ async def measure_parts(path: Path) -> tuple[Stopwatch, Stopwatch]:
 def replay(record: Record, history: History) -> None:
     """As a runner does it, without a runner."""
     assert record.began_at is not None
+    life = record.incarnation
     origin = Origin(
-        record.execution_id, record.number, record.workflow, record.incarnation, record.began_at, unborn=False
+        record.execution_id, record.number, record.workflow, life, record.began_at, unborn=False, incarnation=life
     )
     kernel = Kernel(origin, history.entries)
     kernel.begin(lambda: thousand_steps.make_body(record.payload, record.execution_id), history.entries)

@@ -22,7 +22,7 @@ FEW, MANY = 1_000, 5_000
 LOOKS = 100
 
 VERBS = [
-    "start", "step", "suspend", "end", "claim", "promote", "next_wake", "deliver", "mail_for", "keep house", "load",
+    "start", "start without a key", "step", "suspend", "end", "claim", "promote", "next_wake", "deliver", "mail_for", "keep house", "load",
     "read", "list", "list suspended", "list failed",
 ]  # fmt: skip
 

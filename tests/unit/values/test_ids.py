@@ -77,9 +77,15 @@ def test_an_incarnation_has_the_layout_of_a_uuid7() -> None:
         assert made[8] >> 6 == 0b10
 
 
+def test_what_is_started_later_stands_behind_in_an_index() -> None:
+    """A start without a key shares its page of the index of ids with its neighbours in time, beside however many others."""
+    made = [_ids.new_execution_id(now) for now in range(1_700_000_000_000, 1_700_000_000_100)]
+    assert made == sorted(made)
+
+
 def test_new_ids_do_not_repeat() -> None:
     """R1: a start without a key is a new execution."""
-    assert len({_ids.new_execution_id() for _ in range(1000)}) == 1000
-    assert len(_ids.new_execution_id()) == 32
+    assert len({_ids.new_execution_id(7) for _ in range(1000)}) == 1000
+    assert len(_ids.new_execution_id(7)) == 32
     assert len({_ids.new_worker_id() for _ in range(1000)}) == 1000
     assert len({_ids.new_incarnation(7) for _ in range(1000)}) == 1000

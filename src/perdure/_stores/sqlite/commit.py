@@ -7,7 +7,7 @@ costs one row of the journal and nothing else.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, cast
 
 from perdure._failpoints import reach
 from perdure._model.records import Answer, Commit, ExecutionId, Start, Verdict, WorkerId
@@ -17,6 +17,7 @@ from perdure._stores.sqlite.acts import Performance
 from perdure._stores.sqlite.birth import START, Row, birth, detached
 from perdure._stores.sqlite.driver import Connection, select
 from perdure._stores.sqlite.mail import Standing, find
+from perdure._stores.sqlite.place import Places
 from perdure._stores.sqlite.rows import HELD, NEVER
 from perdure._values.instant import Instant
 
@@ -28,6 +29,9 @@ _WORKER: Final = "SELECT n FROM perdure_workers WHERE id = ? AND retired_at IS N
 _STAND: Final = (
     "SELECT e.n, e.incarnation, e.fence, e.owner, e.wakes, e.waiters"
     " FROM (SELECT ? AS id) asked LEFT JOIN perdure_executions e ON e.id = asked.id"
+)
+_STAND_AT: Final = (
+    "SELECT n, incarnation, fence, owner, wakes, waiters, id FROM perdure_executions WHERE n = ? AND id = ?"
 )
 # Two, because a column that an update names has its indexes looked at: nothing but an end concerns those of an end.
 _LEAVE: Final = (
@@ -54,17 +58,36 @@ _GRANTED: Final = Verdict.GRANTED
 _UNOWNED: Final = frozenset({Status.PENDING, Status.SUSPENDED})
 
 
-def commit(connection: Connection, worker_id: WorkerId, batch: Sequence[Commit], now: Instant) -> list[Answer]:
+def commit(
+    connection: Connection, worker_id: WorkerId, batch: Sequence[Commit], *, places: Places, now: Instant
+) -> list[Answer]:
     """Write a batch, and answer each commit in its place."""
     alive = select(connection, _WORKER, (worker_id,))
     pending = Batch(connection, alive[0][0] if alive else None, now)
-    stands = connection.executemany(_STAND, [(bytes.fromhex(one.execution_id),) for one in batch])
+    stands = _look_up(connection, batch, places)
     answers = [pending.judge(one, stand) for one, stand in zip(batch, stands, strict=True)]
-    pending.write()
+    pending.write(places)
     if pending.acting:
         _act(connection, pending.acting, batch, answers, now)
     reach("commit.written")
     return answers
+
+
+def _look_up(connection: Connection, batch: Sequence[Commit], places: Places) -> list[Stand]:
+    """How the executions of a batch stand, in its order."""
+    ids = [bytes.fromhex(one.execution_id) for one in batch]
+    # One that is to be born has no row yet, and a look for it at another's would be in vain.
+    alive = [id_ for id_, one in zip(ids, batch, strict=True) if one.start is None]
+    if not alive:
+        return list(connection.executemany(_STAND, [(id_,) for id_ in ids]))
+    known = places.guesses(alive)
+    found: dict[bytes, Stand] = {row[6]: row[:6] for row in connection.executemany(_STAND_AT, known)}
+    others = [id_ for id_ in ids if id_ not in found]
+    for id_, stand in zip(others, connection.executemany(_STAND, [(id_,) for id_ in others]), strict=True):
+        found[id_] = stand
+        if stand[0] is not None:
+            places.note([id_], stand[0])
+    return [found[id_] for id_ in ids]
 
 
 def _act(
@@ -141,11 +164,11 @@ class Batch:
             self.acting[one.execution_id] = True
         return Answer(_GRANTED, wakes)
 
-    def write(self) -> None:
+    def write(self, places: Places) -> None:
         """Write what has been gathered."""
         connection = self._connection
         if self._births:
-            connection.executemany(START, self._births)
+            self._bear(places)
         for start in self._filled:
             life.fill(connection, start)
         for row, start in self._restarts:
@@ -158,6 +181,13 @@ class Batch:
             connection.executemany(_END, self._ending)
         if self._calm:
             connection.executemany(_CALM, self._calm)
+
+    def _bear(self, places: Places) -> None:
+        births = self._births
+        self._connection.executemany(START, births)
+        # Rows of one transaction are numbered without gaps.
+        first = self._connection.last_insert_rowid() - len(births) + 1
+        places.note(cast("list[bytes]", [row[0] for row in births]), first)
 
     def _judge_start(self, one: Commit, start: Start, stand: Stand) -> Answer:
         n, incarnation, fence, owner, wakes, _ = stand

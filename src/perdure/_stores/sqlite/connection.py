@@ -29,7 +29,11 @@ from perdure.errors import StoreFileError
 
 _REMEDY: Final = "Give perdure a file of its own, such as orders.perdure."
 
-CACHE_KIB: Final = 16_384
+# 64 MiB would hold the index of a million ids, and cost more than they save: in a file of less than 1 GiB, each commit
+# that has split a page in the middle of an index makes SQLite go through all pages that it has cached.
+WRITER_CACHE_KIB: Final = 16_384
+# The reader forgets all pages whenever the writer has committed, one by one.
+READER_CACHE_KIB: Final = 4_096
 # A look waits only while the WAL is being recovered or started afresh.
 READER_PATIENCE_MS: Final = 5_000
 # What a WAL file shrinks to after a burst, once a checkpoint has emptied it.
@@ -86,6 +90,7 @@ class FileDatabase:
         connection = connect(self.path, apsw.SQLITE_OPEN_READWRITE)
         connection.set_busy_timeout(READER_PATIENCE_MS)
         _tune(connection)
+        connection.pragma("cache_size", -READER_CACHE_KIB)
         connection.pragma("query_only", True)
         return connection
 
@@ -231,7 +236,7 @@ def _close_as_it_is(connection: Connection) -> None:
 def _tune(connection: Connection) -> None:
     # FULL: with NORMAL a power loss takes acknowledged commits with it, though not the file.
     connection.pragma("synchronous", "full")
-    connection.pragma("cache_size", -CACHE_KIB)
+    connection.pragma("cache_size", -WRITER_CACHE_KIB)
     # An I/O error on a mapped page is a SIGBUS, and the end of the process.
     connection.pragma("mmap_size", 0)
     connection.pragma("journal_size_limit", JOURNAL_SIZE_LIMIT)

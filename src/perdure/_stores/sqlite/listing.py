@@ -8,11 +8,13 @@ from typing import Final
 from perdure._model.records import ExecutionId, Query, Record
 from perdure._model.status import Status
 from perdure._stores.sqlite.driver import Connection, Value, select
+from perdure._stores.sqlite.place import Places
 from perdure._stores.sqlite.rows import COLUMNS, HELD, key, record
 from perdure._values.instant import Instant
 
 _OWNER: Final = "(SELECT id FROM perdure_workers w WHERE w.n = owner)"
-_READ: Final = f"SELECT {COLUMNS}, {_OWNER} FROM perdure_executions WHERE id = ?"
+_READ: Final = f"SELECT n, {COLUMNS}, {_OWNER} FROM perdure_executions WHERE id = ?"
+_READ_AT: Final = f"SELECT n, {COLUMNS}, {_OWNER} FROM perdure_executions WHERE n = ? AND id = ?"
 _FIRST_WORKFLOW: Final = "SELECT min(workflow) FROM perdure_executions"
 _NEXT_WORKFLOW: Final = "SELECT min(workflow) FROM perdure_executions WHERE workflow > ?"
 _SAVE_HEARTBEAT: Final = (
@@ -49,10 +51,17 @@ _JSON_TYPES: Final = {
 }
 
 
-def read(connection: Connection, execution_ids: Sequence[ExecutionId]) -> list[Record]:
-    """The executions of these ids that exist."""
-    asked = [(key(id_),) for id_ in dict.fromkeys(execution_ids)]
-    return [record(row[:-1], row[-1]) for row in connection.executemany(_READ, asked)]
+def read(connection: Connection, execution_ids: Sequence[ExecutionId], places: Places | None = None) -> list[Record]:
+    """The executions of these ids that exist, in this order; `places` says where to look first."""
+    asked = list(dict.fromkeys(map(key, execution_ids)))
+    guesses = [] if places is None else places.guesses(asked)
+    found = {row[1]: row for row in connection.executemany(_READ_AT, guesses)}
+    for row in connection.executemany(_READ, [(id_,) for id_ in asked if id_ not in found]):
+        found[row[1]] = row
+        if places is not None:
+            places.note([row[1]], row[0])
+    rows = [found[id_] for id_ in asked if id_ in found]
+    return [record(row[1:-1], row[-1]) for row in rows]
 
 
 def executions(connection: Connection, query: Query) -> list[Record]:

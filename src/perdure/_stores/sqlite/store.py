@@ -37,6 +37,7 @@ from perdure._stores.sqlite.driver import Connection
 from perdure._stores.sqlite.job import Work, call_soon
 from perdure._stores.sqlite.lane import Lane, ThreadLane
 from perdure._stores.sqlite.liveness import dead
+from perdure._stores.sqlite.place import Places
 from perdure._stores.sqlite.reader import Reader
 from perdure._stores.sqlite.writer import Hint, Writer
 from perdure._values.instant import Instant
@@ -89,6 +90,7 @@ class SqliteStore:
         self._pid = os.getpid()
         self._lanes: Lanes | None = None  # None: not open
         self._turns = claim.Turns()
+        self._places = Places()
         # Workers whose last `mail_for` had no answer: nobody knows whether it counts as told.
         self._untold: set[WorkerId] = set()
         self._hints: list[Hint] = []
@@ -223,7 +225,7 @@ class SqliteStore:
             StoreUnavailableError: Nothing was written, or it is not known; repeat the batch.
         """
         return await self._write(
-            lambda connection: commit.commit(connection, worker_id, batch, self._clock.now()),
+            lambda connection: commit.commit(connection, worker_id, batch, places=self._places, now=self._clock.now()),
             before=lambda: reach("commit.before"),
             after=lambda _: reach("commit.after"),
         )
@@ -324,7 +326,7 @@ class SqliteStore:
 
     async def read(self, execution_ids: Sequence[ExecutionId], /) -> list[Record]:
         """The executions of these ids that exist, in any order."""
-        return await self._read(lambda connection: listing.read(connection, execution_ids))
+        return await self._read(lambda connection: listing.read(connection, execution_ids, self._places))
 
     async def executions(self, query: Query, /) -> list[Record]:
         """One page of a listing: newest first."""
