@@ -15,7 +15,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 from perdure._definitions import ambient
 from perdure._definitions.handle import Handle
-from perdure._definitions.host import OnDuplicate, OnMismatch
+from perdure._definitions.host import OnDuplicate
 from perdure._definitions.name import check_id
 from perdure._definitions.registration import Registration
 from perdure._definitions.workflow import Workflow
@@ -80,7 +80,7 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
 
     async def poll(self, execution_id: str, /) -> Poll[Any]:
         """None (unknown, or running), `Suspended(cause)` or `Complete(exit)`, with a success as plain JSON."""
-        record = await self._ask(self._service.record, check_id(execution_id))
+        record = await self._ask(self._service.requests.record, check_id(execution_id))
         if record is None:
             return None
         exit_ = decode_loosely(record.exit) if record.exit is not None else None
@@ -154,10 +154,10 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
         """Ask an execution to end (R29): its body sees `asyncio.CancelledError`, finalizers and compensations run.
 
         Durable when this returns; the execution ends when its body, its finalizers and its compensations have. A held one
-        ends with the failure that holds it, one that never began ends at once. A second interrupt does nothing, and so
-        does one of an execution that is unknown or has ended.
+        ends with the failure that holds it, one that never began ends at once. A second interrupt does nothing unless the
+        execution is held; nor does one of an execution that is unknown or has ended, or that a compensation holds.
         """
-        await self._ask(self._service.interrupt_execution, check_id(execution_id))
+        await self._ask(self._service.requests.interrupt, check_id(execution_id))
 
     async def interrupt_unsafe(self, execution_id: str, /) -> None:
         """End an execution at once as INTERRUPTED: no finalizer, no compensation, whatever it does just now is lost.
@@ -168,7 +168,7 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
         Raises:
             ExecutionNotFoundError: There is no such execution.
         """
-        await self._ask(self._service.interrupt_unsafe, check_id(execution_id))
+        await self._ask(self._service.requests.interrupt_unsafe, check_id(execution_id))
 
     async def resume(self, execution_id: str, /, *, skip: bool = False) -> None:
         """Move a held execution; nothing on the others (R36).
@@ -180,14 +180,15 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
         Raises:
             ExecutionNotFoundError: There is no such execution.
         """
-        await self._ask(self._service.resume_execution, check_id(execution_id), skip=skip)
+        await self._ask(self._service.requests.resume, check_id(execution_id), skip=skip)
 
     async def rewind(self, execution_id: str, /, *, to: int) -> None:
         """Begin a new life of a finished or held execution that keeps its journal up to `to`, and goes on from there (R37).
 
         For an execution that failed at a bug which is mended now: what worked is kept, the rest is done again by today's
-        code. Its id stays; who waits for a held one goes on waiting. What its compensations have undone behind `to` stays
-        undone, and is not done again: rewind to before the step that they belong to.
+        code. Its id stays, and so do the tokens that the kept part has given out; who waits for a held one goes on
+        waiting. What its compensations have undone behind `to` stays undone, and is not done again: rewind to before the
+        step that they belong to.
 
         Args:
             execution_id: Which one.
@@ -197,12 +198,14 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
             ExecutionNotFoundError: There is no such execution.
             UsageError: It is neither finished nor held, or has no such entry.
         """
-        await self._ask(self._service.rewind, check_id(execution_id), positive("to", to, least=0))
+        await self._ask(self._service.requests.rewind, check_id(execution_id), positive("to", to, least=0))
 
     async def fork(
         self, execution_id: str, /, *, at: int, new_id: str | None = None, compensations: bool = False
     ) -> str:
         """Begin another execution with a copy of this one's journal up to `at` (R49). The original is left as it is.
+
+        Its tokens are its own, also those of the copied part, which is not compared with what its body asks for.
 
         Args:
             execution_id: The original.
@@ -220,7 +223,9 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
             UsageError: It has no such entry.
         """
         at = positive("at", at, least=0)
-        return await self._ask(self._service.fork, check_id(execution_id), at, new_id=new_id, compensates=compensations)
+        return await self._ask(
+            self._service.requests.fork, check_id(execution_id), at, new_id=new_id, compensates=compensations
+        )
 
     async def purge(self, *, older_than: Duration, workflow: str | Workflow[..., Any] | None = None) -> int:
         """Remove finished executions with everything that is theirs: journal, mailbox, heartbeats, earlier lives.
@@ -243,34 +248,21 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
         if age < 0:
             raise UsageError(f"older_than= is how long ago they must have ended, not {older_than!r}.")
         name = workflow.name if isinstance(workflow, Workflow) else workflow
-        return await self._ask(purge, self._service.store, name, self._service.now() - age)
+        return await self._ask(purge, self._service.store, name, self._service.clock.now() - age)
 
     # Engine: what definitions ask ----------------------------------------------------------------
 
     def now(self) -> Instant:
         """The time on the store's clock, in milliseconds since the epoch."""
-        return self._service.now()
+        return self._service.clock.now()
 
-    async def start_execution(
-        self,
-        start: Start,
-        *,
-        on_duplicate: OnDuplicate,
-        on_mismatch: OnMismatch,
-        differing: Callable[[bytes], tuple[str, ...]],
-    ) -> None:
+    async def start_execution(self, start: Start, *, on_duplicate: OnDuplicate) -> None:
         """Start or join; for definitions, which find their engine by themselves."""
-        await self._ask(
-            self._service.start_execution,
-            start,
-            on_duplicate=on_duplicate,
-            on_mismatch=on_mismatch,
-            differing=differing,
-        )
+        await self._ask(self._service.starts.start, start, on_duplicate=on_duplicate)
 
     async def wait_for_exit(self, execution_id: ExecutionId, *, workflow: str, timeout: timedelta | None) -> bytes:
         """The encoded exit, once there is one; for definitions."""
-        waiting = self._ask(self._service.wait_for_exit, execution_id, workflow=workflow, timeout=timeout)
+        waiting = self._ask(self._service.results.wait, execution_id, workflow=workflow, timeout=timeout)
         running = ambient.attempt.get()
         # A plain function is on a thread, which waits as well, and cannot be given back.
         if running is None or running.engine is not self or asyncio.get_running_loop() is not self._service.loop:
@@ -279,27 +271,27 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
 
     async def record(self, execution_id: ExecutionId, /) -> Record | None:
         """The execution as it stands in the store; for definitions."""
-        return await self._ask(self._service.record, check_id(execution_id))
+        return await self._ask(self._service.requests.record, check_id(execution_id))
 
     async def resume_execution(self, execution_id: ExecutionId, /, *, skip: bool = False) -> None:
         """Move a held execution; for definitions."""
-        await self._ask(self._service.resume_execution, check_id(execution_id), skip=skip)
+        await self._ask(self._service.requests.resume, check_id(execution_id), skip=skip)
 
     async def interrupt_execution(self, execution_id: ExecutionId, /) -> None:
         """Ask an execution to end; for definitions."""
-        await self._ask(self._service.interrupt_execution, check_id(execution_id))
+        await self._ask(self._service.requests.interrupt, check_id(execution_id))
 
     async def deliver(self, mail: Mail, /) -> Receipt:
         """Have mail delivered, exactly once; for definitions."""
-        return await self._ask(self._service.deliver, mail)
+        return await self._ask(self._service.requests.deliver, mail)
 
     async def wait_for_mail(self, execution_id: ExecutionId, kind: str, name: str, /) -> bytes:
         """The exit of the first mail of that kind and name, once it has come; for definitions."""
-        return await self._ask(self._service.wait_for_mail, execution_id, kind, name)
+        return await self._ask(self._service.letterbox.wait, execution_id, kind, name)
 
     async def published(self, execution_id: ExecutionId, /) -> dict[str, bytes]:
         """What a body has shown, by name, encoded; for definitions."""
-        return await self._ask(self._service.published, execution_id)
+        return await self._ask(self._service.requests.published, execution_id)
 
     @property
     def token_keys(self) -> TokenKeys | None:
@@ -321,6 +313,9 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
         self._check_open()
         loop = self._service.loop
         if asyncio.get_running_loop() is loop:
+            running = ambient.attempt.get()
+            if running is not None and running.engine is self:
+                await running.shown()  # in the order in which an activity asks
             return await method(*args, **kwargs)
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(method(*args, **kwargs), loop))
 

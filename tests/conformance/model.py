@@ -3,8 +3,20 @@
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from perdure._model.journal import Entry
-from perdure._model.records import INTERRUPTED, Acts, Answer, Commit, Letter, Mail, MailKind, Receipt, Start, Verdict
+from perdure._model.journal import Entry, Kind
+from perdure._model.records import (
+    DEADLINE_NAME,
+    INTERRUPTED,
+    Acts,
+    Answer,
+    Commit,
+    Letter,
+    Mail,
+    MailKind,
+    Receipt,
+    Start,
+    Verdict,
+)
 from perdure._model.status import FINAL, Held, Status
 
 # Which letters go over to a life that goes on.
@@ -41,12 +53,16 @@ class Row:
     expires_at: int | None = None
     attributes: dict[str, object] = field(default_factory=dict)
     entries: dict[int, bytes] = field(default_factory=dict)
+    # Those of them by which its body was told that it is interrupted.
+    interrupts: set[int] = field(default_factory=set[int])
     mail: dict[tuple[str, str], Lying] = field(default_factory=dict)
     shown: dict[str, bytes] = field(default_factory=dict)
     # The lives before this one: incarnation, status and mailbox.
     lives: list[tuple[bytes, Status, dict[tuple[str, str], Lying]]] = field(default_factory=list)
     # Those of them that the next one goes on.
     went_on: set[bytes] = field(default_factory=set[bytes])
+    # What the journal that it was begun with has given out: names and tokens.
+    given_out: set[tuple[str, bytes]] = field(default_factory=set[tuple[str, bytes]])
 
 
 class Model:
@@ -127,6 +143,7 @@ class Model:
 
     def _append(self, row: Row, one: Commit) -> None:
         row.entries |= {entry.seq: entry.exit for entry in one.entries}
+        row.interrupts |= {entry.seq for entry in one.entries if entry.kind == Kind.INTERRUPT}
 
     def _leave(self, row: Row, one: Commit, wake_at: int | None) -> None:
         row.owner, row.status, row.held = None, one.status, one.held
@@ -156,7 +173,7 @@ class Model:
         if acts.next is not None:
             self._go_on(row, one, acts.next)
         # Its own mail may have come while it acted.
-        wakes = row.wakes if one.acts is not None or self.stirs else answer.wakes
+        wakes = answer.wakes if one.acts is None else row.wakes
         return Answer(answer.verdict, wakes, self.stirs, receipts)
 
     def _do(self, one: Commit, acts: Acts) -> tuple[Receipt, ...]:
@@ -213,8 +230,11 @@ class Model:
             if name not in left and self.rows[name].incarnation == incarnation and self.rows[name].status not in FINAL
         ]
         if child.parent == waiter and not others:
-            receipt = self._deliver(Mail(child_id, MailKind.INTERRUPT, "", INTERRUPTED), self.now)
-            if receipt is Receipt.STORED or child.held is None:
+            asked = any(kind == MailKind.INTERRUPT for kind, _ in child.mail)
+            asked |= child.expires_at is not None and child.expires_at <= self.now
+            if child.held is not None or not asked:
+                self._deliver(Mail(child_id, MailKind.INTERRUPT, "", INTERRUPTED), self.now)
+            if child.held is None:
                 return
         self._tell(waiter, me.incarnation, MailKind.FREED, child_id, b"")
 
@@ -251,7 +271,8 @@ class Model:
         row.mail = {
             key: lying
             for key, lying in before.items()
-            if key in kept or (lying.wake > one.seen and key[0] in HANDED_OVER)
+            if key in kept
+            or (lying.wake > one.seen and key[0] in HANDED_OVER and key != (MailKind.INTERRUPT, DEADLINE_NAME))
         }
         self.stirs = True
 
@@ -265,7 +286,7 @@ class Model:
         row.incarnation, row.number, row.fence = start.incarnation, row.number + 1, row.fence + 1
         row.status, row.owner, row.held, row.wake_at, row.exit = Status.PENDING, None, None, None, None
         row.crashes, row.begun, row.expires_at = 0, False, start.deadline
-        row.entries, row.mail, row.shown = {}, {}, {}
+        row.entries, row.mail, row.shown, row.interrupts, row.given_out = {}, {}, {}, set(), set()
 
     def renew(self, before: bytes, start: Start, entries: list[Entry], letters: list[Letter]) -> bool:
         row = self.rows.get(start.execution_id)
@@ -278,6 +299,9 @@ class Model:
         self._follow(row, start)
         row.begun = start.began_at is not None
         row.entries = {entry.seq: entry.exit for entry in entries}
+        if start.seed is not None:
+            row.given_out = {(entry.name, entry.exit) for entry in entries if entry.kind == "token"}
+        row.interrupts = {entry.seq for entry in entries if entry.kind == Kind.INTERRUPT}
         row.mail = {(one.kind, one.name): Lying(one.wake, one.exit, b"", one.at) for one in letters}
         row.wakes = max([row.wakes, *(one.wake for one in letters)])
         return True
@@ -291,29 +315,28 @@ class Model:
         row = self.rows.get(mail.execution_id)
         if row is None:
             return Receipt.UNKNOWN
+        mail = self._readdressed(row, mail)
+        refused = self._refused(row, mail)
+        if refused is not None:
+            return refused
         key = mail.kind, mail.name
-        boxes = {row.incarnation: row.mail} | {incarnation: box for incarnation, _, box in row.lives[-7:]}
-        if mail.incarnation is not None:
-            everything = boxes | {incarnation: box for incarnation, _, box in row.lives}
-            boxes = {mail.incarnation: everything.get(mail.incarnation, {})}
-        if mail.sender and any(key in box and box[key].sender == mail.sender for box in boxes.values()):
-            return Receipt.STORED
-        if mail.incarnation not in {None, row.incarnation}:
-            return Receipt.OUTDATED
-        if row.status in FINAL:
-            return Receipt.FINISHED
+        interrupts = mail.kind == MailKind.INTERRUPT
+        frees = interrupts and row.held not in {None, Held.COMPENSATION}
+        told_of_all = sum(kind == MailKind.INTERRUPT for kind, _ in row.mail) <= len(row.interrupts)
+        if key in row.mail and frees and told_of_all:
+            key = mail.kind, f"held/{row.fence}"
         if key in row.mail:
+            self.stirs |= frees and self.resume(mail.execution_id)
             return Receipt.IGNORED
         went_on = [box for incarnation, _, box in row.lives[-7:] if incarnation in row.went_on]
         if mail.kind == MailKind.MESSAGE and any(key in box for box in went_on):
             return Receipt.IGNORED
-        interrupts = mail.kind == MailKind.INTERRUPT
         own_cause = interrupts and row.held in {Held.FAILURE, Held.DEFECT}
         row.wakes += 1
         row.mail[key] = Lying(row.wakes, row.exit if own_cause else mail.exit, mail.sender, at)  # type: ignore[arg-type]
         if interrupts and not row.begun:
             self._end(mail.execution_id, Status.INTERRUPTED if mail.exit == INTERRUPTED else Status.FAILED, mail.exit)
-        elif interrupts and row.held is not None:
+        elif frees:
             self.resume(mail.execution_id)
         elif row.status is Status.RUNNING:
             pass
@@ -323,6 +346,32 @@ class Model:
             return Receipt.STORED  # it only waits there
         self.stirs = True
         return Receipt.STORED
+
+    def _refused(self, row: Row, mail: Mail) -> Receipt | None:
+        """What its sender hears of mail that is not looked at, since it is known, or nobody is there for it."""
+        boxes = {row.incarnation: row.mail} | {incarnation: box for incarnation, _, box in row.lives[-7:]}
+        if mail.incarnation is not None:
+            everything = boxes | {incarnation: box for incarnation, _, box in row.lives}
+            boxes = {mail.incarnation: everything.get(mail.incarnation, {})}
+        if mail.sender and any(self._lies(mail, box) for box in boxes.values()):
+            return Receipt.STORED
+        if mail.incarnation not in {None, row.incarnation}:
+            return Receipt.OUTDATED
+        if row.status in FINAL:
+            return Receipt.FINISHED
+        return None
+
+    def _lies(self, mail: Mail, box: dict[tuple[str, str], Lying]) -> bool:
+        """Whether the sender of mail has it there already, an interrupt under whatever name."""
+        return any(
+            one.sender == mail.sender and kind == mail.kind and (name == mail.name or kind == MailKind.INTERRUPT)
+            for (kind, name), one in box.items()
+        )
+
+    def _readdressed(self, row: Row, mail: Mail) -> Mail:
+        """Mail for an earlier life that comes by what this one has kept of it."""
+        kept = mail.incarnation != row.incarnation and (mail.name, mail.token) in row.given_out
+        return mail._replace(incarnation=None) if kept else mail
 
     def _end(self, id_: str, status: Status, exit_: bytes) -> None:
         row = self.rows[id_]
@@ -346,7 +395,7 @@ class Model:
     def expire(self, id_: str, exit_: bytes) -> None:
         row = self.rows[id_]
         assert row.expires_at is not None
-        self._deliver(Mail(id_, MailKind.INTERRUPT, "", exit_), row.expires_at)
+        self._deliver(Mail(id_, MailKind.INTERRUPT, DEADLINE_NAME, exit_), row.expires_at)
         row.expires_at = None
 
     def mail_for(self, worker: str) -> dict[str, int]:

@@ -218,6 +218,7 @@ class StoreMachine(RuleBasedStateMachine):
         by_owner=st.sampled_from([True, True, True, False]),
         back=backs,
         twice=st.booleans(),
+        told=st.booleans(),
     )
     def commit(
         self,
@@ -232,7 +233,9 @@ class StoreMachine(RuleBasedStateMachine):
         by_owner: bool,
         back: int,
         twice: bool,
+        told: bool,
     ) -> None:
+        kind = "interrupt" if told else "activity"
         for chosen in turns:
             if by_owner:
                 for id_ in chosen:
@@ -256,7 +259,7 @@ class StoreMachine(RuleBasedStateMachine):
                         row.fence + slip,
                         row.wakes - unseen,
                         status,
-                        entries=[Entry(seq, "activity", "a", seq, 1, b"", b"%d" % self.clock.now(), 0)],
+                        entries=[Entry(seq, kind, "a", seq, 1, b"", b"%d" % self.clock.now(), 0)],
                         exit=b"exit",
                         held=held if status is Status.SUSPENDED else None,
                         wake_at=self.at(delay),
@@ -289,7 +292,8 @@ class StoreMachine(RuleBasedStateMachine):
             known = [row.incarnation, *(incarnation for incarnation, _, _ in row.lives)]
             incarnation = known[which % len(known)]
         exit_ = INTERRUPTED if sender else LATE
-        mail = Mail(id_, kind, "" if kind == MailKind.INTERRUPT else name, exit_, sender, incarnation)
+        token = b"kept" if incarnation is not None and kind == MailKind.DEFERRED else b""
+        mail = Mail(id_, kind, "" if kind == MailKind.INTERRUPT else name, exit_, sender, incarnation, token)
         assert self.do(self.store.deliver([mail])) == [self.model.deliver(mail)]
 
     @rule(id_=ids)
@@ -329,8 +333,9 @@ class StoreMachine(RuleBasedStateMachine):
             payload=b"{}",
             began_at=1 if began else None,
             deadline=self.at(deadline),
+            seed=b"seed" if began else None,
         )
-        entries = [Entry(seq, "activity", "a", seq, 1, b"", b"kept", 0) for seq in range(1, count + 1)]
+        entries = [Entry(seq, "token", "abc"[seq], 1, 0, b"", b"kept", 0) for seq in range(1, count + 1)]
         letters = [Letter(wake, "deferred", "abc"[wake], b"kept", 0) for wake in range(1, count + 1)]
         for _ in range(2 if twice else 1):
             renewed = self.do(self.store.renew(before, start, entries, letters))

@@ -250,7 +250,7 @@ def interrupted_blocking(path: str) -> None:
 
 
 def press_when_waited_for(engine: WorkflowEngine) -> None:
-    while not engine._service._results._waiters._futures:
+    while not engine._service.results._waiters._futures:
         pass
     os.kill(os.getpid(), signal.SIGINT)
 

@@ -8,12 +8,13 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from perdure._model.journal import Entry, Kind
-from perdure._model.records import Commit, Letter, Start, Worker
+from perdure._model.records import Commit, Letter, Mail, MailKind, Receipt, Start, Worker
 from perdure._model.status import Status
 from perdure._stores.sqlite import SqliteStore
 from perdure.testing.failpoints import Failpoints
@@ -25,7 +26,10 @@ LATE = b'{"failure":[{"perdure":{"code":"deadline-exceeded"}}]}'
 IDS = [f"{number:032x}" for number in range(1, 6)]
 FIRST = [bytes([number]) * 16 for number in range(1, 6)]
 SECOND = [bytes([number + 16]) * 16 for number in range(1, 6)]
-ENTRY = Entry(1, Kind.ACTIVITY, "charge", 1, 1, b"{}", b'{"success":1}', 0)
+ENTRIES = [
+    Entry(1, Kind.ACTIVITY, "charge", 1, 1, b"{}", b'{"success":1}', 0),
+    Entry(2, Kind.TOKEN, "receipt", 1, 0, b"", b'{"success":"a token"}', 0),
+]
 LETTER = Letter(1, "deferred", "approval", b'{"success":true}', 0)
 
 
@@ -48,7 +52,16 @@ async def fill(store: SqliteStore, status: Status, deadline: int | None) -> None
 
 
 async def renew(store: SqliteStore, number: int) -> bool:
-    return await store.renew(FIRST[number], start(number, SECOND[number]), [ENTRY], [LETTER])
+    next_ = replace(start(number, SECOND[number]), seed=FIRST[number])
+    return await store.renew(FIRST[number], next_, ENTRIES, [LETTER])
+
+
+async def complete(store: SqliteStore, number: int) -> Receipt:
+    """By the token that the first life has given out."""
+    token = ENTRIES[1].exit
+    mail = Mail(IDS[number], MailKind.DEFERRED, "receipt", b"1", b"me", incarnation=FIRST[number], token=token)
+    [receipt] = await store.deliver([mail])
+    return receipt
 
 
 async def play(database: Path, point: str, reach: int) -> None:
@@ -99,7 +112,10 @@ def test_a_deadline_passes_once_though_who_sees_to_it_is_killed(tmp_path, run, p
 @pytest.mark.parametrize("reach", [1, 2, 5])
 @pytest.mark.parametrize("point", POINTS_OF_RENEWAL)
 def test_a_next_life_is_there_as_a_whole_though_who_began_it_is_killed(tmp_path, run, point, reach):
-    """R37: the row, the journal, the mailbox and the life put aside are one; a repeat begins no third life."""
+    """R19, R37: the row, the journal, the mailbox, the life put aside and the tokens that are kept are one.
+
+    A repeat begins no third life.
+    """
     database = tmp_path / "lives.perdure"
     done = kill(database, point, reach)
 
@@ -113,10 +129,13 @@ def test_a_next_life_is_there_as_a_whole_though_who_began_it_is_killed(tmp_path,
                 assert (record.number, record.status) == ((2, Status.PENDING) if begun else (1, Status.FAILED))
                 assert record.incarnation == (SECOND if begun else FIRST)[number]
                 assert len(await store.lives(id_)) == begun
-                assert await store.load([(SECOND[number], 0, 0)]) == [([ENTRY], [LETTER]) if begun else ([], [])]
+                assert await store.load([(SECOND[number], 0, 0)]) == [(ENTRIES, [LETTER]) if begun else ([], [])]
+                assert await complete(store, number) is (Receipt.STORED if begun else Receipt.FINISHED)
                 assert await renew(store, number)
                 assert [life.number for life in await store.lives(id_)] == [1]
-                assert await store.load([(SECOND[number], 0, 0)]) == [([ENTRY], [LETTER])]
+                assert await complete(store, number) is Receipt.STORED
+                [(entries, letters)] = await store.load([(SECOND[number], 0, 0)])
+                assert (entries, [letter.name for letter in letters]) == (ENTRIES, [LETTER.name, "receipt"])
         finally:
             await store.close()
 

@@ -20,6 +20,7 @@ from perdure import (
     DurableChannel,
     DurableDeferred,
     Handle,
+    PayloadMismatchError,
     Schedule,
     TypedError,
     WorkflowEngine,
@@ -125,6 +126,11 @@ async def stuck(order: str) -> str:
     return await Never
 
 
+@workflow(name="Strict", idempotency_key=lambda order, count: order, on_mismatch="raise")
+async def strict(order: str, count: int) -> int:
+    return count
+
+
 @workflow(name="Everything", idempotency_key=lambda order: order)
 async def everything(order: str) -> dict[str, Any]:
     """Ask for one of each kind of entry that the journal of a body may have, then wait."""
@@ -177,6 +183,11 @@ async def ask_others(order: str) -> dict[str, Any]:
         left = True
     # Of two children at once the one that needs no replay would end first: with a cache another than without.
     await sleep("1 second", name="until it has ended")
+    counted, refused = await strict.execute(order, 1), ""
+    try:
+        await strict.execute(order, 2)
+    except PayloadMismatchError as mismatch:
+        refused = ", ".join(mismatch.fields)
     return {
         "token": token,
         "first": first,
@@ -184,6 +195,8 @@ async def ask_others(order: str) -> dict[str, Any]:
         "remark": await Remarks.receive(),
         "copy": await copy.execute(order),
         "left": left,
+        "counted": counted,
+        "refused": refused,
         "won": await race_all("mirror", [Never, reserve(order, 1)]),
     }
 
@@ -215,7 +228,7 @@ async def undoing(order: str) -> None:
 
 # What a file holds, in this order: executions that are parked, and what each of them has come through.
 PARKED: list[WorkflowImplementation[[str], Any]] = [everything, careful, undoing]
-BESIDE = [letter, copy, stuck]
+BESIDE = [letter, copy, stuck, strict]
 
 
 async def _park(lab: Lab, engine: WorkflowEngine, body: WorkflowImplementation[[str], Any]) -> Handle[Any]:

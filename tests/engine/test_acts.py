@@ -7,26 +7,35 @@ from typing import Any
 import pytest
 
 from perdure import (
+    ActivityTimeout,
+    AttemptCancelled,
+    DurableChannel,
     DurableDeferred,
     ExecutionNotFoundError,
     Interrupted,
-    OutsideExecutionError,
     PayloadError,
+    Schedule,
     Status,
+    Suspended,
+    TokenParsed,
     UsageError,
     WorkflowIOError,
     activity,
+    current_attempt,
     current_engine,
+    execution_id,
     publish,
     set_attributes,
     sleep,
     workflow,
 )
+from perdure._model.records import INTERRUPTED
 
-from tests.engine.lab import Gate
+from tests.engine.lab import Gate, ThreadGate, until
 
 Approval = DurableDeferred.make("approval", success=str)
 Go = DurableDeferred.make("go")
+Words = DurableChannel.make("words", str)
 
 # Empty while the far side is down.
 healthy: list[bool] = []
@@ -191,40 +200,366 @@ def test_a_turn_that_is_never_written_has_shown_nothing(corner_lab):
     lab.run(main)
 
 
-def test_what_cannot_be_shown_is_refused_and_only_a_body_shows(corner_lab):
-    """R15, R42."""
+def test_what_cannot_be_shown_is_refused(corner_lab):
+    """R42: by a body and by an activity alike; nothing of it is written."""
     lab = corner_lab
 
-    @activity
-    async def inside() -> list[str]:
-        said = []
-        for show in (lambda: publish("progress", 1), lambda: set_attributes(stage="x")):
-            try:
-                show()
-            except OutsideExecutionError as error:
-                said.append(type(error).__name__)
-        return said
-
-    @workflow(idempotency_key=lambda key: key)
-    async def shows(key: str) -> list[str]:
+    def refusals() -> list[str]:
         said = []
         attempts: list[Callable[[], object]] = [
             lambda: publish("progress", object()),
             lambda: publish("", 1),
             lambda: set_attributes({"stage": ["a", "list"]}),
+            lambda: publish("progress", "x" * 1_000),
+            lambda: set_attributes(a="x" * 600, b="y" * 600),
         ]
         for attempt in attempts:
             try:
                 attempt()
             except (PayloadError, UsageError) as error:
                 said.append(type(error).__name__)
-        return [*said, *await inside()]
+        return said
+
+    @activity
+    async def inside() -> list[str]:
+        return refusals()
+
+    @activity
+    def on_a_thread() -> list[str]:
+        return refusals()
+
+    @workflow(idempotency_key=lambda key: key)
+    async def shows(key: str) -> list[list[str]]:
+        return [refusals(), await inside(), await on_a_thread()]
 
     async def main():
-        async with lab.engine([shows]) as engine:
+        async with lab.engine([shows], payload_limit=1_000) as engine:
             said = await lab.finish(shows.execute("k"))
-            assert said == ["PayloadError", "DefinitionError", "UsageError", *["OutsideExecutionError"] * 2]
-            assert (await engine.describe(shows.execution_id("k"))).published == {}
+            assert said == [["PayloadError", "DefinitionError", "UsageError", "PayloadError", "PayloadError"]] * 3
+            info = await engine.describe(shows.execution_id("k"))
+            assert (info.published, info.attributes) == ({}, {})
+
+    lab.run(main)
+
+
+# What an activity shows ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["async", "on a thread"])
+def test_what_an_activity_shows_is_there_at_once(lab, plain):
+    """R42: while it runs, not with a commit of its body; the last word wins, attributes are merged."""
+    gate, thread_gate = Gate(), ThreadGate()
+
+    def show(done: int) -> None:
+        publish("progress", {"done": done})
+        set_attributes({"old": None}, **{f"step{done}": done})
+
+    @activity
+    async def counts() -> None:
+        show(1)
+        await gate.wait()
+        show(2)
+
+    @activity
+    def counts_on_a_thread() -> None:
+        show(1)
+        thread_gate.wait()
+        show(2)
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> None:
+        publish("progress", {"done": 0})
+        await (counts_on_a_thread() if plain else counts())
+
+    async def main():
+        async with lab.engine([work]) as engine:
+            handle = await work.options(attributes={"old": 1, "kept": True}).start("k")
+            await lab.settle()
+            info = await engine.describe(handle.execution_id)
+            assert (info.progress, info.attributes) == ({"done": 1}, {"kept": True, "step1": 1})
+            assert info.status is Status.RUNNING
+            gate.open()
+            thread_gate.open()
+            await lab.result(handle)
+            info = await engine.describe(handle.execution_id)
+            assert (info.progress, info.attributes) == ({"done": 2}, {"kept": True, "step1": 1, "step2": 2})
+            assert [step[0] for step in await lab.steps(engine, handle.execution_id)] == ["act", "activity"]
+
+    lab.run(main)
+
+
+def test_an_attempt_that_is_made_again_shows_it_again(lab):
+    """R42: done at once and by every attempt, where a body does it once."""
+
+    @activity(retry=Schedule.recurs(1))
+    async def shows() -> None:
+        publish(f"attempt {current_attempt()}", True)
+        publish("progress", current_attempt())
+        set_attributes({f"attempt {current_attempt()}": True})
+        if current_attempt() == 1:
+            raise RuntimeError("once more")
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> None:
+        await shows()
+
+    async def main():
+        async with lab.engine([work]) as engine:
+            await lab.finish(work.execute("k"))
+            info = await engine.describe(work.execution_id("k"))
+            assert info.published == {"attempt 1": True, "attempt 2": True, "progress": 2}
+            assert info.attributes == {"attempt 1": True, "attempt 2": True}
+
+    lab.run(main)
+
+
+def test_an_activity_finds_what_it_has_shown(lab):
+    """R42: it is written before anything else that the activity asks of its engine is done."""
+    seen = []
+
+    async def look(number: int) -> None:
+        handle = work.handle(execution_id())
+        publish("progress", number)
+        seen.append(await handle.read("progress"))
+        set_attributes(stage=number)
+        seen.append((await current_engine().describe(execution_id())).attributes["stage"])
+
+    @activity
+    async def inside() -> None:
+        await look(1)
+
+    @activity
+    def on_a_thread() -> None:
+        asyncio.run(look(2))
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> None:
+        await inside()
+        await on_a_thread()
+
+    async def main():
+        async with lab.engine([work]):
+            await lab.finish(work.execute("k"))
+            assert seen == [1, 1, 2, 2]
+
+    lab.run(main)
+
+
+def test_what_an_activity_shows_is_written_before_its_result_is_recorded(lab):
+    """R42: also if the store takes its time, and whatever the body shows behind it has the last word."""
+
+    @activity
+    async def shows() -> str:
+        publish("progress", "activity")
+        publish("of the activity", 1)
+        return "done"
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        said = await shows()
+        publish("progress", "body")
+        return said
+
+    async def main():
+        async with lab.doomed([work]) as engine:
+            handle = await work.start("k")
+            probe = lab.probe(engine)
+            probe.fail("commit", times=3)
+            await lab.settle()
+            assert await handle.read("progress") == "body"
+            commits = [one for one in probe.commits if one.acts is not None or one.entries]
+            seen = [(sorted(one.acts.published) if one.acts else [], len(one.entries)) for one in commits]
+            first, last = seen.index((["progress"], 0)), seen.index((["progress"], 2))
+            assert first < last
+        async with lab.engine([work]):
+            assert await lab.result(work.handle(handle.execution_id)) == "done"
+            assert await work.handle(handle.execution_id).read("of the activity") == 1
+
+    lab.run(main)
+
+
+async def end_behind_the_back_of(lab, engine, how, execution_id, work) -> None:
+    """End an execution as another process would, and begin its next life."""
+    await lab.probe(engine).inner.interrupt_unsafe(execution_id, INTERRUPTED)
+    if how == "restarted":
+        async with lab.engine([work]) as other:
+            await work.options(on_duplicate="restart_if_failed", engine=other).start("k")
+    elif how == "rewound":
+        async with lab.engine([]) as other:
+            await other.rewind(execution_id, to=0)
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["async", "on a thread"])
+@pytest.mark.parametrize("how", ["ended", "restarted", "rewound"])
+def test_an_attempt_of_a_life_that_is_over_shows_nothing(lab, how, plain):
+    """R37, R42: decided in the transaction that would write it; the attempt is told that it is over."""
+    gate, thread_gate = Gate(), ThreadGate()
+    told = []
+
+    def show() -> None:
+        publish("progress", "late")
+        set_attributes(stage="late")
+
+    @activity
+    async def slow(key: str) -> None:
+        publish("progress", "in time")
+        await gate.wait()
+        try:
+            show()
+            await current_engine().describe(execution_id())
+        except AttemptCancelled:
+            told.append("over")
+
+    @activity
+    def slow_on_a_thread(key: str) -> None:
+        publish("progress", "in time")
+        thread_gate.wait()
+        try:
+            show()
+        except AttemptCancelled:
+            told.append("over")
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        if not lives:
+            await (slow_on_a_thread(key) if plain else slow(key))
+        await Go
+        return key
+
+    lives = []
+
+    async def main():
+        async with lab.engine([work]) as engine:
+            handle = await work.start("k")
+            await lab.settle()
+            lives.append(1)
+            await end_behind_the_back_of(lab, engine, how, handle.execution_id, work)
+            gate.open()
+            thread_gate.open()
+            await until(lambda: told)
+            await lab.settle()
+            info = await engine.describe(handle.execution_id)
+            assert (info.progress, info.attributes) == ("in time" if how == "ended" else None, {})
+            assert told == ["over"]
+
+    lab.run(main)
+
+
+def test_an_attempt_of_an_execution_that_was_taken_over_shows_nothing(file_lab):
+    """R41, R42: its worker was taken for dead; the next one's attempt has the word."""
+    lab = file_lab
+    gate = Gate()
+    told = []
+
+    @activity
+    async def shows() -> None:
+        me = len(told)
+        told.append("began")
+        publish("progress", me)
+        if me == 0:
+            await gate.wait()
+            try:
+                publish("progress", "late")
+                await current_engine().describe(execution_id())
+            except AttemptCancelled:
+                told[0] = "over"
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> None:
+        await shows()
+        await Go
+
+    async def main():
+        async with lab.engine([work]) as engine:
+            handle = await work.start("k")
+            await lab.settle()
+            async with lab.engine([work]) as other:
+                lab.probe(engine).inner.abandon(lab.service(engine).worker_id)
+                await lab.notice()
+                await lab.skip("1 minute")
+                gate.open()
+                await lab.settle()
+                assert told == ["over", "began"]
+                assert (await other.describe(handle.execution_id)).progress == 1
+
+    lab.run(main)
+
+
+def test_an_attempt_that_is_over_shows_nothing(lab):
+    """R12, R42: its function goes on, on a thread that nobody waits for, and hears of it."""
+    gate, busy = ThreadGate(), Gate()
+    told = []
+
+    @activity
+    async def other() -> None:
+        await busy.wait()
+
+    @activity(timeout="30 seconds")
+    def slow() -> None:
+        publish("progress", 1)
+        gate.wait()
+        try:
+            publish("progress", 2)
+        except AttemptCancelled:
+            told.append("publish")
+        try:
+            set_attributes(late=True)
+        except AttemptCancelled:
+            told.append("set_attributes")
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> None:
+        try:
+            await slow()
+        except ActivityTimeout:
+            await other()
+
+    async def main():
+        async with lab.engine([work]) as engine:
+            handle = await work.start("k")
+            await gate.reached()
+            await lab.skip("1 minute")
+            gate.open()
+            await until(lambda: len(told) == 2)
+            await lab.settle()
+            info = await engine.describe(handle.execution_id)
+            assert (info.status, info.progress, info.attributes) == (Status.RUNNING, 1, {})
+            busy.open()
+
+    lab.run(main)
+
+
+def test_a_thread_that_shows_something_is_let_go_with_its_attempt(lab):
+    """R12, R42: while the store does not answer, its timeout ends the wait."""
+    told = []
+
+    @activity(timeout="30 seconds")
+    def slow() -> None:
+        try:
+            publish("progress", 1)
+        except AttemptCancelled:
+            told.append("over")
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        try:
+            await slow()
+        except ActivityTimeout:
+            return "timed out"
+        return "shown"
+
+    async def main():
+        async with lab.engine([work]) as engine:
+            handle = await work.start("k")
+            probe = lab.probe(engine)
+            await until(lambda: [attempt for attempt in lab.service(engine).at_work if attempt.on_thread])
+            hold = probe.hold("commit", before=True)
+            await until(lambda: hold.kept)
+            lab.clock.jump(lab.clock.now() + 30_000)
+            await until(lambda: told)
+            hold.release()
+            assert await lab.result(handle) == "timed out"
+            assert told == ["over"]
 
     lab.run(main)
 
@@ -457,31 +792,90 @@ def test_a_body_reads_no_other_execution(corner_lab):
     lab.run(main)
 
 
-def test_in_an_activity_all_of_them_are_ordinary_calls_from_outside(corner_lab):
+@workflow(idempotency_key=lambda key: key)
+async def echoing(key: str) -> str:
+    return key
+
+
+async def look(handle) -> dict[str, object]:
+    """Every call that looks at an execution."""
+    engine = current_engine()
+    return {
+        "poll": await handle.poll() is None or isinstance(await patient.poll(handle.execution_id), Suspended),
+        "status": await handle.status() is not None,
+        "explain": "patient" in await handle.explain(),
+        "describe": (await engine.describe(handle.execution_id)).workflow,
+        "journal": isinstance(await engine.journal(handle.execution_id), list),
+        "executions": len([one async for one in engine.executions(workflow=patient)]),
+    }
+
+
+async def complete(handle) -> dict[str, object]:
+    """Every call that completes something, or waits for it."""
+    return {
+        "token": TokenParsed.from_string(Approval.token()).execution_id == execution_id(),
+        "succeed": await Approval.succeed(handle.token(Approval), "ada"),
+        "again": await Approval.succeed(handle.token(Approval), "bob"),
+        "result": await handle.result(),
+        "execute": await echoing.execute("x"),
+    }
+
+
+async def move(key: str) -> dict[str, object]:
+    """Every call that ends an execution, or moves it."""
+    doomed = await patient.start(f"{key}/doomed")
+    await doomed.interrupt()
+    with pytest.raises(Interrupted):
+        await doomed.result()
+    held = careful.handle(careful.execution_id("k"))
+    healthy.append(True)
+    await held.resume()
+    return {"resume": await held.result()}
+
+
+async def tell() -> dict[str, object]:
+    """Every call that says something."""
+    await Words.send(execution_id(), "hello")
+    with pytest.raises(ExecutionNotFoundError):
+        await Words.send("0" * 32, "hello")
+    publish("progress", "asked")
+    set_attributes(stage="asked")
+    described = await current_engine().describe(execution_id())
+    return {"publish": described.progress, "set_attributes": described.attributes}
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["async", "on a thread"])
+def test_in_an_activity_all_of_them_are_ordinary_calls_from_outside(lab, plain):
     """R42: done at once, not with a commit, and again by the next attempt."""
-    lab = corner_lab
-    gate = Gate()
+
+    async def ask(key: str) -> dict[str, object]:
+        handle = await patient.start(key)
+        return await look(handle) | await complete(handle) | await move(key) | await tell()
 
     @activity
-    async def outside(key: str) -> list[object]:
-        handle = await patient.start(key)
-        before = await handle.status()
-        counts = await Approval.succeed(handle.token(Approval), "ada")
-        await gate.wait()
-        return [before is not None, counts, await handle.result(), str(await handle.status())]
+    async def inside(key: str) -> dict[str, object]:
+        return await ask(key)
+
+    @activity
+    def on_a_thread(key: str) -> dict[str, object]:
+        return asyncio.run(ask(key))
 
     @workflow(idempotency_key=lambda key: key)
-    async def asks(key: str) -> list[object]:
-        return await outside(key)
+    async def asking(key: str) -> dict[str, object]:
+        said = await (on_a_thread(key) if plain else inside(key))
+        return said | {"send": await Words.receive()}
 
     async def main():
-        async with lab.engine([asks, patient]) as engine:
-            handle = await asks.start("k")
+        async with lab.engine([asking, patient, careful, echoing]) as engine:
+            await careful.start("k")
             await lab.settle()
-            assert await patient.handle(patient.execution_id("k")).status() is Status.SUCCEEDED
-            gate.open()
-            assert await lab.result(handle) == [True, True, "ada", "SUCCEEDED"]
-            assert [step[0] for step in await lab.steps(engine, handle.execution_id)] == ["activity"]
+            assert await lab.finish(asking.execute("k")) == {
+                "poll": True, "status": True, "explain": True, "describe": "patient", "journal": True, "executions": 1,
+                "token": True, "succeed": True, "again": False, "result": "ada", "execute": "x", "resume": "fine",
+                "publish": "asked", "set_attributes": {"stage": "asked"}, "send": "hello",
+            }  # fmt: skip
+            steps = await lab.steps(engine, asking.execution_id("k"))
+            assert [step[0] for step in steps if step[0] != "message"] == ["activity"]
 
     lab.run(main)
 

@@ -293,7 +293,7 @@ def test_room_is_never_lost(lab):
             service = lab.service(engine)
             assert service.runners == {}
             assert service.room() == 2
-            assert service._sleeping == set()
+            assert service._room._asleep == set()
             assert service.idle
 
     lab.run(main)

@@ -322,7 +322,8 @@ def test_a_finalizer_may_register_what_comes_after_it(lab):
     @workflow(idempotency_key=lambda key: key)
     async def work(key: str) -> None:
         async def on_exit(exit: Exit[Any]) -> None:
-            await with_compensation(note("opened"), undo)
+            await note("opened")
+            await add_finalizer(lambda _: note("closed"))
             await note("closing")
 
         await add_finalizer(lambda _: note("last"))
@@ -333,7 +334,43 @@ def test_a_finalizer_may_register_what_comes_after_it(lab):
         async with lab.engine([work]):
             with pytest.raises(Defect):
                 await lab.result(await work.start("k"))
-            assert done == ["opened", "closing", "undo opened", "last"]
+            assert done == ["opened", "closing", "closed", "last"]
+
+    lab.run(main)
+
+
+@pytest.mark.parametrize("where", ["compensation", "finalizer"])
+def test_nothing_is_registered_to_be_undone_while_an_execution_is_being_undone(lab, where):
+    """R27: it would be undone next, with nothing gone wrong; the step is not made, and mended code goes on."""
+    broken = [True]
+
+    async def again(*_: object) -> None:
+        if broken:
+            await with_compensation(note("again"), undo)
+        else:
+            await note("again")
+
+    @workflow(idempotency_key=lambda key: key)
+    async def trip(key: str) -> None:
+        if where == "finalizer":
+            await add_finalizer(again)
+        else:
+            await with_compensation(note("seat"), again)
+        raise RuntimeError("no visa")
+
+    async def main():
+        async with lab.engine([trip]) as engine:
+            handle = await trip.start("k")
+            await lab.settle()
+            info = await engine.describe(handle.execution_id)
+            assert info.held == "COMPENSATION"
+            assert "UsageError: with_compensation() in a compensation" in str(info.cause)
+            assert "again" not in done
+            broken.clear()
+            await handle.resume()
+            with pytest.raises(Defect, match="no visa"):
+                await lab.result(handle)
+            assert done == (["again"] if where == "finalizer" else ["seat", "again"])
 
     lab.run(main)
 
@@ -1210,21 +1247,119 @@ def test_a_finalizer_that_fails_holds_a_success_too(lab):
 
 
 def test_an_interrupt_does_nothing_to_an_execution_that_a_compensation_holds(lab):
-    """R29: its body has ended."""
+    """R28, R29, R44: its body has ended; nor does a deadline. Neither is a resume, which would make the step again."""
     stubborn = Stubborn()
 
     async def main():
         async with lab.engine([stubborn.trip]) as engine:
-            handle = await stubborn.trip.start("k")
+            handle = await stubborn.trip.options(deadline="1 hour").start("k")
             await lab.skip("1 minute")
-            await handle.interrupt()
-            await lab.skip("1 minute")
-            assert (await engine.describe(handle.execution_id)).held == "COMPENSATION"
+            for _ in range(2):
+                await handle.interrupt()
+                await lab.skip("1 hour")
+                assert (await engine.describe(handle.execution_id)).held == "COMPENSATION"
+                assert stubborn.tries == 3
             stubborn.broken = False
             await handle.resume()
             with pytest.raises(Defect, match="no visa"):
                 await lab.result(handle)
             assert done[-2:] == ["undo a", "final"]
+
+    lab.run(main)
+
+
+@activity(error=Declined)
+async def refuse(what: str) -> None:
+    done.append(f"refuse {what}")
+    raise Declined(code=1)
+
+
+async def waits_for_nothing(value: str, cause: Cause) -> None:
+    await note(f"begin {value}")
+    await asyncio.Event().wait()
+
+
+async def fails_for_good(value: str, cause: Cause) -> None:
+    await note(f"begin {value}")
+    await refuse(value)
+
+
+@pytest.mark.parametrize("undone", [waits_for_nothing, fails_for_good])
+def test_whatever_keeps_a_compensation_from_its_end_may_be_passed_over(lab, undone):
+    """R28: it waits for nothing that could come, or an activity of it holds what is held by every failure (R5, R36)."""
+
+    @workflow(idempotency_key=lambda key: key, suspend_on_failure=True, error=Declined)
+    async def trip(key: str) -> None:
+        await with_compensation(note("a"), undo)
+        await with_compensation(note("b"), undone)
+        await with_compensation(note("c"), undone)
+        await Never
+
+    async def main():
+        async with lab.engine([trip]) as engine:
+            handle = await trip.start("k")
+            await lab.settle()
+            await handle.interrupt()
+            for what, left in (("c", 3), ("b", 2)):
+                await lab.settle()
+                for way in ("nothing", "interrupt", "resume"):
+                    info = await engine.describe(handle.execution_id)
+                    assert (info.held, len(info.compensations)) == ("COMPENSATION", left)
+                    assert ("waits for nothing" if undone is waits_for_nothing else "Declined") in str(info.cause)
+                    tried = done.count(f"refuse {what}")
+                    if way == "interrupt":
+                        await handle.interrupt()
+                    elif way == "resume":
+                        await handle.resume()
+                    await lab.settle()
+                    again = way == "resume" and undone is fails_for_good
+                    assert done.count(f"refuse {what}") == tried + again
+                    assert done.count(f"begin {what}") == 1
+                await engine.resume(handle.execution_id, skip=True)
+            with pytest.raises(Interrupted):
+                await lab.result(handle)
+            assert done[:3] == ["a", "b", "c"]
+            assert done[-1] == "undo a"
+
+    lab.run(main)
+
+
+def test_a_child_that_failed_in_a_compensation_is_asked_again_by_a_rewind(lab):
+    """R28, R37: a resume does not, since its end is known; the life that goes on in front of that end restarts it."""
+    broken = [True]
+
+    @workflow(idempotency_key=lambda key: key)
+    async def refund(key: str) -> None:
+        await note("refund")
+        if broken:
+            raise RuntimeError("closed")
+
+    async def undone(value: str, cause: Cause) -> None:
+        await note("begin")
+        await refund.execute(value)
+        await note("end")
+
+    @workflow(idempotency_key=lambda key: key)
+    async def trip(key: str) -> None:
+        await with_compensation(note("a"), undo)
+        await with_compensation(note("b"), undone)
+        raise RuntimeError("no visa")
+
+    async def main():
+        async with lab.engine([trip, refund]) as engine:
+            handle = await trip.start("k")
+            await lab.settle()
+            await handle.resume()
+            await lab.settle()
+            info = await engine.describe(handle.execution_id)
+            assert (info.held, done) == ("COMPENSATION", ["a", "b", "begin", "refund"])
+            assert "rewind" in await handle.explain()
+            broken.clear()
+            [end] = [entry for entry in await engine.journal(handle.execution_id) if entry.kind == "child"]
+            await engine.rewind(handle.execution_id, to=end.seq - 1)
+            with pytest.raises(Defect, match="no visa"):
+                await lab.result(handle)
+            assert done == ["a", "b", "begin", "refund", "refund", "end", "undo a"]
 
     lab.run(main)
 

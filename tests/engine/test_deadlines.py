@@ -361,28 +361,158 @@ def test_a_deadline_does_not_cut_finalizers_short(lab):
     lab.run(main)
 
 
-def test_an_interrupt_before_the_deadline_is_the_end(lab):
-    """R29, R44: whichever comes first; the other does nothing."""
+@workflow(idempotency_key=lambda key: key)
+async def tidies_up(key: str) -> None:
+    try:
+        await Never
+    finally:
+        await sleep("2 hours")
+        await note(f"{key} is tidy")
+
+
+def test_a_deadline_and_an_interrupt_are_each_delivered_once(lab):
+    """R29, R44: also to a body that is busy with the other; it ends with the one that it lets end it."""
+
+    async def main():
+        async with lab.engine([tidies_up]) as engine:
+            tidy = await tidies_up.options(deadline="3 hours").start("tidy")
+            interrupted = await tidies_up.options(deadline="1 hour").start("interrupted")
+            late = await tidies_up.options(deadline="1 hour").start("late")
+            await lab.settle()
+            await tidy.interrupt()
+            await interrupted.interrupt()
+            await lab.skip("90 minutes")
+            await is_late(lab, interrupted)
+            for _ in range(2):
+                await late.interrupt()
+            with pytest.raises(Interrupted):
+                await lab.result(late)
+            with pytest.raises(Interrupted):
+                await lab.result(tidy)
+            assert done == ["tidy is tidy"]
+            told = {handle: await engine.journal(handle.execution_id) for handle in (tidy, interrupted, late)}
+            assert {handle: [entry.name for entry in told[handle] if entry.kind == "interrupt"] for handle in told} == {
+                tidy: ["interrupt"],
+                interrupted: ["interrupt", "deadline"],
+                late: ["deadline", "interrupt"],
+            }
+
+    lab.run(main)
+
+
+def test_of_an_interrupt_and_a_deadline_that_came_while_nobody_ran_it_a_body_is_told_in_one_turn(file_lab):
+    """R44, R47: its tidying up is taken back before it begins; what stands on the stack is done."""
+    lab = file_lab
 
     @workflow(idempotency_key=lambda key: key)
     async def work(key: str) -> None:
+        await with_compensation(note("seat"), lambda value, cause: note("undone"))
         try:
             await Never
         finally:
-            await sleep("2 hours")
+            await note("tidied")
 
     async def main():
         async with lab.engine([work]):
-            interrupted = await work.options(deadline="1 hour").start("interrupted")
-            late = await work.options(deadline="1 hour").start("late")
+            handle = await work.options(deadline="1 hour").start("k")
             await lab.settle()
-            await interrupted.interrupt()
-            await lab.skip("90 minutes")
-            await late.interrupt()
-            with pytest.raises(Interrupted):
-                await lab.result(interrupted)
-            assert await interrupted.status() is Status.INTERRUPTED
-            await is_late(lab, late)
+        async with lab.engine([]) as client:
+            await client.interrupt(handle.execution_id)
+            await lab.skip("2 hours")
+        async with lab.engine([work]) as engine:
+            await is_late(lab, work.handle(handle.execution_id))
+            assert done == ["seat", "undone"]
+            told = [entry.name for entry in await engine.journal(handle.execution_id) if entry.kind == "interrupt"]
+            assert told == ["interrupt", "deadline"]
+
+    lab.run(main)
+
+
+def test_an_execution_that_swallows_an_interrupt_has_its_deadline_all_the_same(lab):
+    """R29, R44: it passes once, and a body may swallow that as well."""
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        for what in ("interrupt", "deadline"):
+            try:
+                await Never
+            except asyncio.CancelledError:
+                await note(what)
+        await sleep("1 day")
+        return "stubborn"
+
+    async def main():
+        async with lab.engine([work]):
+            handle = await work.options(deadline="1 hour").start("k")
+            await lab.settle()
+            await handle.interrupt()
+            await lab.skip("50 minutes")
+            assert done == ["interrupt"]
+            await lab.skip("20 minutes")
+            assert done == ["interrupt", "deadline"]
+            await handle.interrupt()
+            assert await lab.result(handle) == "stubborn"
+
+    lab.run(main)
+
+
+@pytest.mark.parametrize("swallowed", ["interrupt", "nothing"])
+@pytest.mark.parametrize("way", ["FAILURE", "DEADLOCK"])
+def test_a_held_one_ends_by_its_deadline_whatever_came_before(lab, way, swallowed):
+    """R36, R44: as by interrupt, and as if it were the first."""
+
+    @activity(error=Declined)
+    async def fails() -> None:
+        raise Declined(code=4)
+
+    @workflow(idempotency_key=lambda key: key, error=Declined, suspend_on_failure=True)
+    async def work(key: str) -> None:
+        await with_compensation(note("seat"), lambda value, cause: note("undone"))
+        if swallowed != "nothing":
+            try:
+                await Never
+            except asyncio.CancelledError:
+                await note("swallowed")
+        if way == "FAILURE":
+            await fails()
+        await asyncio.Event().wait()
+
+    async def main():
+        async with lab.engine([work]) as engine:
+            handle = await work.options(deadline="1 hour").start("k")
+            await lab.settle()
+            if swallowed == "interrupt":
+                await handle.interrupt()
+                await lab.settle()
+            assert (await engine.describe(handle.execution_id)).held == way
+            await lab.skip("50 minutes")
+            assert done[-1] != "undone"
+            if way == "FAILURE":
+                with pytest.raises(Declined):
+                    await lab.result(handle)
+                assert await handle.status() is Status.FAILED
+            else:
+                await is_late(lab, handle)
+            assert done[-1] == "undone"
+
+    lab.run(main)
+
+
+def test_what_a_child_does_about_its_deadline_is_not_cut_off_by_its_parent(lab):
+    """R31, R44: both have the same deadline, and the parent leaves a child that was asked to end already."""
+
+    @workflow(idempotency_key=lambda key: key)
+    async def family(key: str) -> None:
+        await with_compensation(note("seat"), lambda value, cause: note("undone"))
+        await tidies_up.execute(key)
+
+    async def main():
+        async with lab.engine([family, tidies_up]) as engine:
+            handle = await family.options(deadline="1 hour").start("k")
+            await is_late(lab, handle)
+            assert done == ["seat", "k is tidy", "undone"]
+            child = await engine.describe(tidies_up.execution_id("k"))
+            assert child.status is Status.FAILED
 
     lab.run(main)
 

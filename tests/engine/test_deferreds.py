@@ -1064,7 +1064,7 @@ def test_a_deferred_awaited_in_an_activity_ends_with_the_attempt_s_timeout(corne
         async with lab.engine([asks]) as engine:
             assert await lab.finish(asks.execute("k")) == "nobody"
             assert waited == ["ended"]
-            assert lab.service(engine)._letterbox._waiting == set()
+            assert lab.service(engine).letterbox._waiting == set()
 
     lab.run(main)
 

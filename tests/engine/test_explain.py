@@ -3,13 +3,26 @@
 `python -m tests.engine.test_explain` writes the files anew; the difference is for a reader to judge.
 """
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from perdure import Cause, Defect, Failure, Status, Success, activity, sleep, workflow
+from perdure import (
+    Cause,
+    Defect,
+    Failure,
+    Interrupted,
+    Status,
+    Success,
+    activity,
+    add_finalizer,
+    sleep,
+    with_compensation,
+    workflow,
+)
 from perdure._engine.explain import HELD, MOST_CAUSE, MOST_WAITS, WAITS, explain
 from perdure._model.info import ExecutionInfo, Wait
 from perdure._model.journal import MARKERS, Kind
@@ -26,7 +39,7 @@ BEFORE = NOW - timedelta(hours=2)
 LATER = NOW + timedelta(days=3)
 
 # Fed to a body, and nothing that it waits for: they come when they come.
-NEVER_AWAITED = {Kind.INTERRUPT, Kind.SKIP, Kind.FREED}
+NEVER_AWAITED = {Kind.INTERRUPT, Kind.SKIP, Kind.FREED, Kind.PAYLOAD}
 AWAITED = set(Kind) - MARKERS - NEVER_AWAITED
 
 ORDER = ExecutionInfo(
@@ -85,6 +98,7 @@ CASES: dict[str, ExecutionInfo] = {
     "pending": replace(ORDER, status=Status.PENDING),
     "pending_unregistered": replace(ORDER, status=Status.PENDING, workflow="Forgotten", key=None),
     "pending_suspect": replace(ORDER, status=Status.PENDING, crashes=3),
+    "pending_interrupted": replace(ORDER, status=Status.PENDING, interrupted_at=NOW - timedelta(seconds=30)),
     "delayed_start": replace(ORDER, began_at=None, wake_at=LATER),
     "running": replace(ORDER, status=Status.RUNNING, worker=WORKER.worker_id),
     "running_activity": waiting(WAITED_FOR[Kind.ACTIVITY], status=Status.RUNNING, worker=WORKER.worker_id),
@@ -105,6 +119,9 @@ CASES: dict[str, ExecutionInfo] = {
         interrupted_at=NOW - timedelta(seconds=30),
         compensations=("reserve", "charge"),
     ),
+    "circle": waiting(WAITED_FOR[Kind.CHILD]),
+    "late": waiting(TIMER, deadline=BEFORE, interrupted_at=BEFORE),
+    "late_and_interrupted": waiting(TIMER, deadline=BEFORE, interrupted_at=NOW - timedelta(seconds=30)),
     "with_compensations": waiting(TIMER, compensations=("charge", "reserve")),
     "second_life": waiting(TIMER, incarnation=2),
     "damaged": replace(ORDER, damaged=("waits",)),
@@ -114,12 +131,20 @@ CASES: dict[str, ExecutionInfo] = {
     "interrupted": ended(Status.INTERRUPTED, Failure(Cause.interrupt())),
     **{f"wait_{kind}": waiting(wait) for kind, wait in WAITED_FOR.items()},
     **{f"held_{code.lower()}": held(code) for code in Held},
-    "held_while_interrupted": held(Held.COMPENSATION, interrupted_at=BEFORE, compensations=("charge", "reserve")),
+    "held_while_undoing": held(Held.COMPENSATION, failed_with=DECLINED, compensations=("charge", "reserve")),
+    "held_while_interrupted": held(
+        Held.COMPENSATION,
+        failed_with=Cause.interrupt(),
+        interrupted_at=BEFORE,
+        compensations=("charge", "reserve"),
+    ),
+    "held_after_an_interrupt": held(Held.FAILURE, interrupted_at=BEFORE, compensations=("reserve",)),
 }
 
 
 def told(case: str) -> str:
-    return explain(CASES[case], workers=[WORKER, GONE], now=NOW) + "\n"
+    circle = (ORDER.execution_id, CHILD) if case == "circle" else ()
+    return explain(CASES[case], workers=[WORKER, GONE], now=NOW, circle=circle) + "\n"
 
 
 @pytest.mark.parametrize("case", sorted(CASES))
@@ -177,6 +202,146 @@ def test_an_engine_explains_its_executions(lab):
             assert said.splitlines()[-1] == "Nothing has to be done to move it: it goes on by itself."
             await lab.result(handle)
             assert "SUCCEEDED" in await engine.explain(handle.execution_id)
+
+    lab.run(main)
+
+
+def test_an_engine_explains_what_a_compensation_holds(lab):
+    """R28, R33: what the body had failed with, and what keeps it from its end."""
+
+    @activity
+    async def undo() -> None:
+        raise ConnectionError("no answer")
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> None:
+        await with_compensation(sleep("1 hour", name="pause"), lambda value, cause: undo())
+        if key == "fails":
+            raise ValueError("no visa")
+        await sleep("1 day")
+
+    @workflow(idempotency_key=lambda key: key)
+    async def tidies(key: str) -> str:
+        await add_finalizer(lambda _: undo())
+        return "well"
+
+    async def main():
+        async with lab.engine([work, tidies]) as engine:
+            failing, ended, well = await work.start("fails"), await work.start("ends"), await tidies.start("well")
+            await lab.skip("2 hours")
+            await ended.interrupt()
+            await lab.settle()
+            for handle, had in ((failing, "no visa"), (ended, "Interrupted")):
+                info = await engine.describe(handle.execution_id)
+                assert had in str(info.failed_with)
+                assert "no answer" in str(info.cause)
+                lines = (await handle.explain()).splitlines()
+                assert any("had ended with" in line and had in line for line in lines)
+                assert any("What holds it now" in line and "no answer" in line for line in lines)
+            info = await engine.describe(well.execution_id)
+            assert (info.held, info.failed_with) == ("COMPENSATION", None)
+            assert "had ended with" not in await well.explain()
+            assert [one.exit for one in await engine.journal(well.execution_id) if one.kind == "held"] == [None]
+
+    lab.run(main)
+
+
+def test_what_is_interrupted_and_waits_for_a_worker_is_not_said_to_wait_only(file_lab):
+    """R29, R33: it ends as soon as it has one, and another interrupt does nothing."""
+    lab = file_lab
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> None:
+        await sleep("1 day")
+
+    async def main():
+        async with lab.engine([work]):
+            handle = await work.options(deadline="2 days").start("k")
+            await lab.settle()
+        async with lab.engine([]) as client:
+            assert "was asked to end" not in await client.explain(handle.execution_id)
+            await client.interrupt(handle.execution_id)
+            said = await client.explain(handle.execution_id)
+            assert "and ends as soon as a worker has room" in said
+            assert "await engine.interrupt(" not in said
+            await lab.skip("3 days")
+            info = await client.describe(handle.execution_id)
+            assert info.interrupted_at is not None
+            assert info.deadline is not None
+            assert info.interrupted_at < info.deadline
+
+    lab.run(main)
+
+
+@pytest.mark.parametrize("swallows", [False, True])
+def test_the_call_that_ends_it_does_end_it(lab, swallows):
+    """R29, R33, R36, R44: `interrupt` is not named where it would do nothing, nor `interrupt_unsafe` where that would do."""
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> None:
+        for _ in range(2 if swallows else 0):
+            try:
+                await sleep("1 day")
+            except asyncio.CancelledError:
+                continue
+        await asyncio.Event().wait() if key == "held" else await sleep("9 days")
+
+    async def main():
+        async with lab.engine([work]):
+            held = await work.options(deadline="1 hour").start("held")
+            waits = await work.options(deadline="1 hour").start("waits")
+            await lab.settle()
+            if swallows:
+                assert "await engine.interrupt(" in await waits.explain()
+                await lab.skip("2 hours")
+                for handle in (held, waits):
+                    assert "await engine.interrupt(" in await handle.explain()
+                    await handle.interrupt()
+                    await lab.settle()
+                assert "await engine.interrupt_unsafe(" in await waits.explain()
+                await waits.interrupt()
+                await lab.settle()
+                assert await waits.status() is Status.SUSPENDED
+            assert "await engine.interrupt(" in await held.explain()
+            await held.interrupt()
+            with pytest.raises(Interrupted):
+                await lab.result(held)
+
+    lab.run(main)
+
+
+def test_executions_that_wait_for_each_other_are_said_to(lab):
+    """R31, R33: nothing outside is amiss, so nobody else would ever tell; the call that is named ends all of them."""
+
+    @workflow(idempotency_key=lambda key: key)
+    async def ping(key: str) -> None:
+        await asyncio.gather(sleep("9 days"), pong.execute(key))
+
+    @workflow(idempotency_key=lambda key: key)
+    async def pong(key: str) -> None:
+        await (peng if key == "three" else ping).execute(key)
+
+    @workflow(idempotency_key=lambda key: key)
+    async def peng(key: str) -> None:
+        await ping.execute(key)
+
+    @workflow(idempotency_key=lambda key: key)
+    async def outside(key: str) -> None:
+        await ping.execute(key)
+
+    async def main():
+        async with lab.engine([ping, pong, peng, outside]) as engine:
+            for key, members in (("two", [ping, pong]), ("three", [ping, pong, peng])):
+                handle = await outside.start(key)
+                await lab.settle()
+                ids = [member.execution_id(key) for member in members]
+                said = await engine.explain(ids[0])
+                assert f"in a circle: {' -> '.join([*ids, ids[0]])}. None" in said
+                assert said.endswith(f"await engine.interrupt({ids[-1]!r})")
+                assert "in a circle" not in await handle.explain()
+                await engine.interrupt(ids[-1])
+                with pytest.raises(Interrupted):
+                    await lab.result(handle)
 
     lab.run(main)
 

@@ -624,8 +624,8 @@ def test_an_execution_whose_worker_has_just_died_is_not_said_to_be_in_its_hands(
     lab.run(main)
 
 
-def test_one_that_is_held_after_its_interrupt_is_said_to_be_ended_by_force(lab):
-    """R29, R33: a second interrupt does nothing."""
+def test_one_that_is_held_after_its_interrupt_is_ended_by_another_one(lab):
+    """R29, R33, R36: what is said to end it does; it needs no force."""
 
     @workflow(idempotency_key=lambda key: key, suspend_on_failure=True)
     async def work(key: str) -> None:
@@ -643,10 +643,11 @@ def test_one_that_is_held_after_its_interrupt_is_said_to_be_ended_by_force(lab):
             await lab.settle()
             assert await held(engine, handle) == (Status.SUSPENDED, "FAILURE")
             told = await engine.explain(handle.execution_id)
-            assert f"await engine.interrupt_unsafe('{handle.execution_id}')" in told
-            assert "engine.interrupt(" not in told
-            await engine.interrupt_unsafe(handle.execution_id)
-            assert await handle.status() is Status.INTERRUPTED
+            assert f"await engine.interrupt('{handle.execution_id}')" in told
+            assert "engine.interrupt_unsafe(" not in told
+            await engine.interrupt(handle.execution_id)
+            await lab.settle()
+            assert await handle.status() is Status.FAILED
 
     lab.run(main)
 

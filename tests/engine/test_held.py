@@ -646,6 +646,155 @@ def test_interrupting_one_with_a_divergence_ends_it_when_the_code_is_mended(lab)
     lab.run(main)
 
 
+@pytest.mark.parametrize("way", ["FAILURE", "DEADLOCK"])
+def test_a_held_one_ends_by_an_interrupt_although_its_body_has_swallowed_one(lab, way):
+    """R29, R36: and as often as it is held."""
+
+    @workflow(idempotency_key=lambda key: key, error=Declined, suspend_on_failure=True)
+    async def work(key: str) -> None:
+        await with_compensation(note("seat"), lambda value, cause: note("undone"))
+        for what in ("first", "second"):
+            try:
+                if what == "first":
+                    await Never
+                elif way == "FAILURE":
+                    await step("broken")
+                else:
+                    await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                await note(what)
+        await step("broken too")
+
+    async def main():
+        broken.update({"broken", "broken too"})
+        async with lab.engine([work]) as engine:
+            handle = await work.start("k")
+            await lab.settle()
+            for code, noted in ((way, "first"), ("FAILURE", "second")):
+                await handle.interrupt()
+                await lab.settle()
+                assert (await held(engine, handle))[0] == code
+                assert noted in done
+                assert "undone" not in done
+                await handle.resume()  # it is held once more, for the same reason
+                await lab.settle()
+                assert (await held(engine, handle))[0] == code
+            await handle.interrupt()
+            with pytest.raises(Declined):
+                await lab.result(handle)
+            assert await handle.status() is Status.FAILED
+            assert done[-1] == "undone"
+            told = [entry.name for entry in await engine.journal(handle.execution_id) if entry.kind == "interrupt"]
+            assert told[0] == "interrupt"
+            assert len(set(told)) == 3
+
+    lab.run(main)
+
+
+def test_an_interrupt_of_one_that_is_not_held_any_more_does_nothing_after_another(lab):
+    """R29, R36: whoever was held and is resumed has had its interrupt before that."""
+
+    @workflow(idempotency_key=lambda key: key, suspend_on_failure=True)
+    async def work(key: str) -> str:
+        try:
+            await Never
+        except asyncio.CancelledError:
+            await step("a")
+        await sleep("2 hours")
+        return "done"
+
+    async def main():
+        broken.add("a")
+        async with lab.engine([work]) as engine:
+            handle = await work.start("k")
+            await lab.settle()
+            await handle.interrupt()
+            await lab.settle()
+            assert (await held(engine, handle))[0] == "FAILURE"
+            broken.clear()
+            await handle.resume()
+            await lab.settle()
+            await handle.interrupt()
+            assert await lab.result(handle) == "done"
+
+    lab.run(main)
+
+
+def test_several_interrupts_of_one_that_cannot_be_run_are_one(lab):
+    """R29, R36: of all of them its body would be told in one turn, and they would cut off what it does about the first."""
+    changed: list[str] = []
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> None:
+        try:
+            await Never
+        except asyncio.CancelledError:
+            await note("other" if changed else "swallowed")
+        try:
+            await asyncio.gather(sleep("2 hours"), Never)
+        finally:
+            await note("tidied")
+
+    async def main():
+        async with lab.engine([work]):
+            handle = await work.start("k")
+            await lab.settle()
+            await handle.interrupt()
+            await lab.settle()
+        changed.append("code")
+        async with lab.engine([work]) as engine:
+            handle = work.handle(handle.execution_id)
+            await lab.skip("3 hours")
+            for _ in range(3):
+                assert (await held(engine, handle))[0] == "DIVERGENCE"
+                await handle.interrupt()
+                await lab.settle()
+            changed.clear()
+            await handle.interrupt()
+            with pytest.raises(Interrupted):
+                await lab.result(handle)
+            assert done == ["swallowed", "tidied"]
+
+    lab.run(main)
+
+
+def test_a_worker_that_dies_at_any_commit_of_a_second_interrupt_leaves_it_to_the_next_one(memory_lab):
+    """R29, R36: it ends with what held it, and is told once of each."""
+    lab = memory_lab
+
+    @workflow(idempotency_key=lambda key: key, error=Declined, suspend_on_failure=True)
+    async def work(key: str) -> None:
+        await with_compensation(note(f"{key} seat"), lambda value, cause: note(f"{key} undone"))
+        try:
+            await Never
+        except asyncio.CancelledError:
+            await note(f"{key} swallowed")
+        await step(f"{key} broken")
+
+    async def scenario(key: str) -> None:
+        broken.add(f"{key} broken")
+        handle = await work.start(key)
+        while not isinstance(await handle.poll(), Complete):
+            await _half_an_hour(lab)
+            if f"{key} swallowed" not in done or f"{key} broken" in done:
+                await handle.interrupt()
+        await handle.result()
+
+    async def check(engine, key, came_to):
+        assert isinstance(came_to, Declined)
+        entries = await engine.journal(work.execution_id(key))
+        told = [entry.name for entry in entries if entry.kind == "interrupt"]
+        assert told[0] == "interrupt"
+        assert len(told) == len(set(told)) == 2
+        recorded = [entry.name for entry in entries if entry.kind == "activity"]
+        assert recorded == ["note", "note", "step", "note"]
+
+    async def main():
+        assert await died_at_each_commit(lab, [work], scenario, check) >= 5
+
+    lab.run(main)
+
+
 # Defects ------------------------------------------------------------------------------------------------------------------
 
 

@@ -72,10 +72,10 @@ def nothing_said_by_the_loop() -> Iterator[None]:
 
 def nobody_is_waited_for(lab: Lab, engine: WorkflowEngine) -> None:
     service = lab.service(engine)
-    assert service._starts._unwritten == {}
-    assert service._results._waiters._futures == {}
-    assert service._results._looking == set()
-    assert service._reloads == set()
+    assert service.starts._unwritten == {}
+    assert service.results._waiters._futures == {}
+    assert service.results._looking == set()
+    assert service.reading.idle
     assert service.committer.idle
     assert len(service._background) == 2
 
@@ -141,7 +141,7 @@ def test_a_caller_is_cancelled_at_every_call_of_the_store(corner_lab, way, place
 
 
 async def ended_once_or_never(lab: Lab, engine: WorkflowEngine, key: str, *, never: bool) -> None:
-    record = await engine._service.record(acts.execution_id(key))
+    record = await engine._service.requests.record(acts.execution_id(key))
     if record is None:
         assert never
         assert key not in acted
@@ -163,7 +163,7 @@ def test_a_caller_that_is_cancelled_before_anything_was_asked_has_started_nothin
                 caller.cancel()
                 await lab.settle()
                 assert caller.cancelled()
-                assert await engine._service.record(work.execution_id("k")) is None
+                assert await engine._service.requests.record(work.execution_id("k")) is None
                 nobody_is_waited_for(lab, engine)
 
     lab.run(main)
@@ -201,7 +201,7 @@ def test_who_waits_for_a_result_may_go_at_any_time(lab):
                         caller.cancel()  # one that asked nothing of the store waits by now
                         await lab.settle()
                         assert caller.cancelled()
-                waiting = lab.service(engine)._results._waiters._futures.values()
+                waiting = lab.service(engine).results._waiters._futures.values()
                 assert [len(futures) for futures in waiting] == [1, 1]
                 gate.open()
                 assert await lab.finish(asyncio.gather(*staying)) == ["here", "asleep"]
@@ -731,7 +731,7 @@ def test_nothing_grows_with_the_engines_that_were_opened_and_closed(tmp_path, ru
                 assert await other.execute(work, "k") == "kk"
                 assert await engine.execute(work, "k") == "kk"
                 waiting = asyncio.ensure_future(engine.execute(work, "long"))
-                await until(lambda: engine._service._results._waiters._futures)
+                await until(lambda: engine._service.results._waiters._futures)
             with pytest.raises(UsageError, match="was closed"):
                 await waiting
             assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -15,7 +15,9 @@ from perdure import (
     Status,
     Success,
     Suspended,
+    Token,
     TokenError,
+    TokenParsed,
     TypedError,
     UsageError,
     activity,
@@ -24,6 +26,7 @@ from perdure import (
     execution_id,
     idempotency_key,
     now,
+    patched,
     random,
     sleep,
     uuid4,
@@ -31,6 +34,7 @@ from perdure import (
     workflow,
 )
 from perdure._values.instant import to_datetime
+from perdure.testing import verify_replay
 
 from tests.engine.lab import Gate, Lab
 from tests.engine.mortal import died_at_each_commit
@@ -577,6 +581,33 @@ def test_children_that_wait_or_worked_are_joined_by_the_rewound_life(lab):
     lab.run(main)
 
 
+@pytest.mark.parametrize("to", [0, 1, 2])
+def test_what_patched_has_decided_by_the_point_stays_decided(lab, to):
+    """R8a, R37, R49: also in the turn of the last entry, whose decision stands behind it; nobody goes back to the old way."""
+
+    @workflow(idempotency_key=lambda key: key)
+    async def goes(key: str) -> str:
+        first = await note("new" if patched("first") else "old")
+        await step(first + (" new" if patched("second") else " old"))
+        return "there"
+
+    async def main():
+        async with lab.engine([goes]) as engine:
+            handle = await goes.start("k")
+            await lab.result(handle)
+            journal = await engine.journal(handle.execution_id)
+            assert [entry.kind for entry in journal] == ["patch", "activity", "patch", "activity"]
+            done.clear()
+            copy = goes.handle(await engine.fork(handle.execution_id, at=to))
+            assert await lab.result(copy) == "there"
+            for execution in (handle, copy):
+                await engine.rewind(execution.execution_id, to=to)
+                assert await lab.result(execution) == "there"
+            assert done == (["new", "new new"] if to < 2 else ["new new"]) * 3
+
+    lab.run(main)
+
+
 def test_only_what_has_ended_or_is_held_can_be_rewound(lab):
     """R37."""
 
@@ -784,6 +815,516 @@ def test_the_tokens_of_a_fork_are_new(lab):
             assert await gives.handle(copy).poll() == Suspended(None)
             await Signal.succeed(tokens[copy], "copy")
             assert await lab.result(gives.handle(copy)) == "copy"
+
+    lab.run(main)
+
+
+# The tokens that `asks` has given out, in all its turns, by execution.
+asked: dict[str, set[str]] = {}
+# What its code has become.
+changed: set[str] = set()
+
+
+@activity
+async def tell(token: str, who: str) -> str:
+    done.append(who)
+    return who
+
+
+@workflow(idempotency_key=lambda key: key)
+async def asks(key: str) -> str:
+    """Entry 1 is the token, entry 2 the step that was done with it; 3 and 4 come behind."""
+    token = Signal.token(expires_in="30 days") if key == "signed" else Signal.token()
+    asked.setdefault(execution_id(), set()).add(token)
+    if "silent" not in changed:
+        await tell(token, execution_id())
+    await note("b" if "edited" not in changed else "c")
+    return await Signal
+
+
+@pytest.fixture(autouse=True)
+def nothing_asked() -> None:
+    asked.clear()
+    changed.clear()
+
+
+async def completes(handle, value: str) -> None:
+    """Complete it by the token that its own body has given out."""
+    (token,) = asked[handle.execution_id]
+    assert await Signal.succeed(Token(token), value)
+
+
+@pytest.mark.parametrize("secret", [None, SECRET], ids=["unsigned", "signed"])
+def test_a_token_that_was_given_out_in_the_copied_part_is_made_anew(lab, secret):
+    """R19, R49: it completes the fork and not the original, whichever worker runs it; nothing copied is done again."""
+    options = {} if secret is None else {"token_secret": secret}
+
+    async def main():
+        async with lab.engine([asks], **options) as engine:
+            handle = await asks.start("k")
+            await lab.settle()
+            copy = await engine.fork(handle.execution_id, at=2)
+            await lab.settle()
+        async with lab.engine([asks], **options) as engine:
+            original, copy = asks.handle(handle.execution_id), asks.handle(copy)
+            await completes(copy, "copy")
+            assert await lab.result(copy) == "copy"
+            assert await original.poll() == Suspended(None)
+            await completes(original, "original")
+            assert await lab.result(original) == "original"
+            assert done == [handle.execution_id, "b", "b"]
+            (token,) = asked[copy.execution_id]
+            record = await lab.record(engine, copy.execution_id)
+            parsed = TokenParsed.from_string(token)
+            assert parsed.incarnation == (None if secret is None else record.incarnation.hex())
+            assert parsed.execution_id == copy.execution_id
+
+    lab.run(main)
+
+
+def test_a_token_is_made_anew_with_today_s_key_and_expires_when_it_did(lab):
+    """R19, R49: a copy makes no permission longer; and where nothing is signed any more, nothing expires."""
+
+    async def main():
+        async with lab.engine([asks], token_secret=SECRET):
+            handle = await asks.start("signed")
+            await lab.settle()
+        (old,) = map(TokenParsed.from_string, asked[handle.execution_id])
+        async with lab.engine(
+            [asks], token_secret={"2027": "another secret of enough bytes", "default": SECRET}
+        ) as engine:
+            await lab.skip("1 day")
+            copy = await engine.fork(handle.execution_id, at=2)
+            await lab.settle()
+            (new,) = map(TokenParsed.from_string, asked[copy])
+            assert (old.key_id, new.key_id) == ("default", "2027")
+            assert old.expires_at == new.expires_at
+            await completes(asks.handle(copy), "copy")
+        async with lab.engine([asks]) as engine:
+            copy = await engine.fork(handle.execution_id, at=2)
+            await lab.settle()
+            (new,) = map(TokenParsed.from_string, asked[copy])
+            assert (new.key_id, new.expires_at) == (None, None)
+
+    lab.run(main)
+
+
+def test_the_tokens_of_others_and_verdicts_are_copied_as_they_are(lab):
+    """R42, R49: what a body has found out, and another execution's address, are no token of the original's."""
+    said: set[tuple[str, str]] = set()
+
+    @workflow(idempotency_key=lambda key, token: key)
+    async def answers(key: str, token: Token) -> str:
+        said.add((Signal.token_from_execution_id(workflow=asks, execution_id="0" * 32), token))
+        await Signal.succeed(token, "value")
+        await note("a")
+        return "done"
+
+    async def main():
+        async with lab.engine([asks, answers], token_secret=SECRET) as engine:
+            await asks.start("k")
+            await lab.settle()
+            (token,) = asked[asks.execution_id("k")]
+            handle = await answers.start("a", Token(token))
+            assert await lab.result(handle) == "done"
+        async with lab.engine([asks, answers]) as engine:
+            before = await engine.journal(handle.execution_id)
+            assert [entry.kind for entry in before] == ["token", "token", "sent", "activity"]
+            copy = await engine.fork(handle.execution_id, at=3)
+            assert await lab.result(answers.handle(copy)) == "done"
+            assert [entry.exit for entry in (await engine.journal(copy))[:3]] == [entry.exit for entry in before[:3]]
+            assert len(said) == 1
+
+    lab.run(main)
+
+
+def test_a_worker_that_dies_leaves_the_fork_uncompared_to_the_next_one(lab):
+    """R49: what tells where the copied part ends stands in the journal."""
+
+    async def main():
+        async with lab.engine([asks]):
+            handle = await asks.start("k")
+            await lab.settle()
+        async with lab.doomed([asks]) as engine:
+            copy = await engine.fork(handle.execution_id, at=2)
+            lab.probe(engine).hold("commit", before=True)
+            await lab.settle()
+        async with lab.engine([asks]):
+            await completes(asks.handle(copy), "copy")
+            assert await lab.result(asks.handle(copy)) == "copy"
+            assert done == [handle.execution_id, "b", "b", "b"]  # that of the worker that died is made again
+
+    lab.run(main)
+
+
+@pytest.mark.parametrize("to", [0, 1, 2, 3])
+def test_a_rewound_fork_is_a_fork_still(lab, to):
+    """R37, R49: what is left of the copied part is the original's to undo, and is not compared; the rest is the fork's own."""
+
+    @workflow(idempotency_key=lambda key: key)
+    async def trip(key: str) -> str:
+        await with_compensation(tell("", execution_id()), lambda value, cause: note("undo"))
+        await note(execution_id())
+        await step("b")
+        return "there"
+
+    async def main():
+        async with lab.engine([trip]) as engine:
+            handle = await trip.start("k")
+            assert await lab.result(handle) == "there"
+            copy = await engine.fork(handle.execution_id, at=2)
+            assert await lab.result(trip.handle(copy)) == "there"
+            assert done == [handle.execution_id, handle.execution_id, "b", "b"]
+            done.clear()
+            broken.add("b")
+            await engine.rewind(copy, to=to)
+            await fails(lab, trip.handle(copy), Defect)
+            assert done == [*[copy] * (2 - min(to, 2)), "b", *(["undo"] if to == 0 else [])]
+
+    lab.run(main)
+
+
+def test_a_rewound_fork_of_a_fork_undoes_what_neither_was_to_undo_as_little_as_before(lab):
+    """R37, R49: each mark that the rewind has passed stands behind what is left."""
+
+    @workflow(idempotency_key=lambda key: key)
+    async def trip(key: str) -> None:
+        await with_compensation(note("seat"), lambda value, cause: note("undo seat"))
+        await with_compensation(note("car"), lambda value, cause: note("undo car"))
+        await step("b")
+
+    async def main():
+        broken.add("b")
+        async with lab.engine([trip]) as engine:
+            handle = await trip.start("k")
+            await fails(lab, handle, Defect)
+            first = trip.handle(await engine.fork(handle.execution_id, at=1))
+            await fails(lab, first, Defect)
+            second = trip.handle(await engine.fork(first.execution_id, at=3, compensations=True))
+            done.clear()
+            await fails(lab, second, Defect)
+            assert done == ["b", "undo car"]
+            await engine.rewind(second.execution_id, to=1)
+            done.clear()
+            await fails(lab, second, Defect)
+            assert done == ["car", "b", "undo car"]
+
+    lab.run(main)
+
+
+def test_a_fork_of_a_fork_compares_nothing_of_what_it_has_copied(lab):
+    """R49: neither what the first had copied nor what it had done itself."""
+
+    async def main():
+        async with lab.engine([asks], token_secret=SECRET) as engine:
+            handle = await asks.start("k")
+            await lab.settle()
+            first = await engine.fork(handle.execution_id, at=2, compensations=True)
+            await lab.settle()
+            journal = await engine.journal(first)
+            assert [entry.name for entry in journal] == ["signal", "tell", "fork", "note"]
+            second = await engine.fork(first, at=4)
+            changed.add("edited")
+            await lab.settle()
+            await completes(asks.handle(second), "second")
+            assert await lab.result(asks.handle(second)) == "second"
+            assert done == [handle.execution_id, "b", "b"]
+
+    lab.run(main)
+
+
+def test_a_fork_has_the_value_that_its_copied_part_has_kept(lab):
+    """R20, R49: a body completes its own deferred once, also where the point lies before it has read that."""
+
+    @workflow(idempotency_key=lambda key: key)
+    async def keeps(key: str) -> str:
+        await Signal.into(note("kept"))
+        return await Signal
+
+    async def main():
+        async with lab.engine([keeps]) as engine:
+            handle = await keeps.start("k")
+            assert await lab.result(handle) == "kept"
+            [into] = [entry.seq for entry in await engine.journal(handle.execution_id) if entry.name == "into:signal"]
+            copy = await engine.fork(handle.execution_id, at=into)
+            assert await lab.result(keeps.handle(copy)) == "kept"
+            assert done == ["kept"]
+
+    lab.run(main)
+
+
+@pytest.mark.parametrize("at", [2, 3, 4], ids=["begun", "failed", "held"])
+def test_a_compensation_that_is_under_way_is_the_originals(lab, at):
+    """R49: a fork in the middle of it neither goes on with it nor tries it again where it has failed; finalizers run."""
+
+    async def undo(value: str, cause: object) -> None:
+        await note("undo 1")
+        await step("undo 2")
+
+    async def leave(exit: object) -> None:
+        await note("left")
+
+    @workflow(idempotency_key=lambda key: key)
+    async def trip(key: str) -> str:
+        await add_finalizer(leave)
+        await with_compensation(note("a"), undo)
+        raise ValueError("no way")
+
+    async def main():
+        async with lab.engine([trip]) as engine:
+            handle = await trip.start("k")
+            broken.add("undo 2")
+            await lab.settle()
+            names = [entry.name for entry in await engine.journal(handle.execution_id)]
+            assert names == ["note", "note", "step", "held"]
+            done.clear()
+            copy = await engine.fork(handle.execution_id, at=at)
+            await fails(lab, trip.handle(copy), Defect)
+            assert done == ["left"]
+
+    lab.run(main)
+
+
+def test_time_does_not_go_back_in_a_rewound_fork(lab):
+    """R37, R49: mail that is kept is from before the point at which the fork was made."""
+
+    @workflow(idempotency_key=lambda key: key)
+    async def waits(key: str) -> str:
+        value = await Signal
+        await sleep("1 hour")
+        return value
+
+    async def main():
+        async with lab.engine([waits]) as engine:
+            handle = await waits.start("k")
+            token = Signal.token_from_execution_id(workflow=waits, execution_id=handle.execution_id)
+            await Signal.succeed(token, "early")
+            assert await lab.result(handle) == "early"
+            last = (await engine.journal(handle.execution_id))[-1].seq
+            copy = await engine.fork(handle.execution_id, at=last)
+            assert await lab.result(waits.handle(copy)) == "early"
+            await engine.rewind(copy, to=0)
+            assert await lab.result(waits.handle(copy)) == "early"
+            at = [entry.at for entry in await engine.journal(copy)]
+            assert at == sorted(at)
+
+    lab.run(main)
+
+
+def test_what_a_fork_has_done_itself_is_compared_as_ever(lab):
+    """R8, R49."""
+
+    async def main():
+        async with lab.engine([asks]) as engine:
+            handle = await asks.start("k")
+            await lab.settle()
+            copy = await engine.fork(handle.execution_id, at=2)
+            await lab.settle()
+        changed.add("edited")
+        async with lab.engine([asks]) as engine:
+            await completes(asks.handle(copy), "copy")
+            await lab.settle()
+            info = await engine.describe(copy)
+            assert info.held == "DIVERGENCE"
+            assert "note" in str(info.cause)
+
+    lab.run(main)
+
+
+def test_a_copied_step_that_today_s_code_does_not_ask_for_holds_nobody(lab):
+    """R49: and it is given to no step behind the copied part."""
+
+    async def main():
+        async with lab.engine([asks]) as engine:
+            handle = await asks.start("k")
+            await lab.settle()
+            changed.update({"silent", "edited"})
+            copy = await engine.fork(handle.execution_id, at=3)
+            await lab.settle()
+            await completes(asks.handle(copy), "copy")
+            assert await lab.result(asks.handle(copy)) == "copy"
+            assert done == [handle.execution_id, "b"]
+            copy = await engine.fork(handle.execution_id, at=2)
+            await lab.settle()
+            assert done == [handle.execution_id, "b", "c"]
+            assert await asks.handle(copy).poll() == Suspended(None)
+
+    lab.run(main)
+
+
+def test_a_fork_replays_as_it_ran(lab):
+    """R7, R49: what is not compared on the way is no difference to `verify_replay` either."""
+
+    async def main():
+        async with lab.engine([asks, orders, parcel], token_secret=SECRET) as engine:
+            changed.add("named")
+            for flow, at in ((asks, 2), (orders, 5)):
+                handle = await flow.start("k")
+                await lab.settle()
+                copy = flow.handle(await engine.fork(handle.execution_id, at=at, compensations=flow is orders))
+                await lab.settle()
+                await verify_replay(engine, copy.execution_id, processes=0)
+                token = Signal.token_from_execution_id(workflow=flow, execution_id=copy.execution_id)
+                await Signal.succeed(token, "value")
+                await lab.result(copy)
+                await verify_replay(engine, copy.execution_id, processes=0)
+                await engine.rewind(copy.execution_id, to=at)
+                await lab.settle()
+                await verify_replay(engine, copy.execution_id, processes=0)
+
+    lab.run(main)
+
+
+# Children without a key ---------------------------------------------------------------------------------------------------
+
+
+@workflow
+async def parcel(what: str) -> str:
+    done.append(what.removeprefix(execution_id()))
+    return what
+
+
+@workflow(idempotency_key=lambda key: key)
+async def orders(key: str) -> str:
+    """Entries 1 and 2 are the child's start and end, 3 is a detached start, 4 a step, 5 one more child's start."""
+    what = execution_id() if "named" in changed else "a"
+    await parcel.execute(what)
+    await parcel.start("detached")
+    await note("x")
+    waiting = asyncio.create_task(parcel.execute("later"))
+    await step("b" if key != "waits" else await Signal)
+    return await waiting
+
+
+async def parcels(engine) -> int:
+    return len([info async for info in engine.executions(workflow="parcel")])
+
+
+@pytest.mark.parametrize("to", [2, 3, 4])
+def test_children_without_a_key_that_a_rewind_has_kept_are_not_started_again(lab, to):
+    """R1, R37: their ids are of the life that started them; one that comes behind the point is another one."""
+
+    async def main():
+        broken.add("b")
+        async with lab.engine([orders, parcel]) as engine:
+            handle = await orders.start("k")
+            await fails(lab, handle, Defect)
+            await lab.settle()
+            assert await parcels(engine) == 3
+            assert sorted({*done} - {"later"}) == ["a", "b", "detached", "x"]  # that one may be interrupted unseen
+            done.clear()
+            broken.clear()
+            await engine.rewind(handle.execution_id, to=to)
+            assert await lab.result(handle) == "later"
+            await lab.settle()
+            expected = ["b", "later", *(["x"] if to < 4 else []), *(["detached"] if to < 3 else [])]
+            assert sorted(done) == sorted(expected)
+
+    lab.run(main)
+
+
+def test_an_open_child_without_a_key_stays_the_child_of_every_rewound_life(lab):
+    """R31, R37: the end of its parent has interrupted it; it is restarted under its id, as any other."""
+
+    @workflow
+    async def waits(what: str) -> str:
+        return await Signal
+
+    @workflow(idempotency_key=lambda key: key)
+    async def parent(key: str) -> str:
+        waiting = asyncio.create_task(waits.execute("a"))
+        await note("x")
+        await step("b")
+        return await waiting
+
+    async def main():
+        broken.add("b")
+        async with lab.engine([parent, waits]) as engine:
+            handle = await parent.start("k")
+            await fails(lab, handle, Defect)
+            (child,) = [info.execution_id async for info in engine.executions(workflow="waits")]
+            for lives in (2, 3):
+                await engine.rewind(handle.execution_id, to=2)
+                await fails(lab, handle, Defect)
+                assert await life(engine, child) == lives
+            broken.clear()
+            await engine.rewind(handle.execution_id, to=2)
+            await lab.settle()
+            await Signal.succeed(Signal.token_from_execution_id(workflow=waits, execution_id=child), "child")
+            assert await lab.result(handle) == "child"
+            assert done == ["x", "b", "b", "b", "b"]
+
+    lab.run(main)
+
+
+def test_another_payload_is_another_child_also_in_what_a_rewind_has_kept(lab):
+    """R8, R37: the kept part is compared as ever, and whoever is held by that starts nobody."""
+
+    async def main():
+        broken.add("b")
+        async with lab.engine([orders, parcel]) as engine:
+            handle = await orders.start("k")
+            await fails(lab, handle, Defect)
+            await lab.settle()
+            before = await parcels(engine)
+            changed.add("named")
+            await engine.rewind(handle.execution_id, to=4)
+            await lab.settle()
+            assert (await engine.describe(handle.execution_id)).held == "DIVERGENCE"
+            assert await parcels(engine) == before
+
+    lab.run(main)
+
+
+def test_children_without_a_key_are_the_original_s_in_the_copied_part(lab):
+    """R31, R49: also with the execution's own id in their payload; one that comes behind is the fork's own."""
+    changed.add("named")
+
+    async def main():
+        async with lab.engine([orders, parcel]) as engine:
+            handle = await orders.start("waits")
+            await lab.settle()
+            assert await parcels(engine) == 3
+            for at, more in ((5, 0), (4, 1), (2, 2)):
+                before = await parcels(engine)
+                copy = orders.handle(await engine.fork(handle.execution_id, at=at))
+                await lab.settle()
+                token = Signal.token_from_execution_id(workflow=orders, execution_id=copy.execution_id)
+                await Signal.succeed(token, "value")
+                assert await lab.result(copy) == "later"
+                assert await parcels(engine) == before + more
+
+    lab.run(main)
+
+
+@pytest.mark.parametrize("on_mismatch", ["warn", "raise"])
+def test_the_payloads_of_children_in_the_copied_part_are_not_compared(lab, log, on_mismatch):
+    """R2, R49: open or ended, a child is the one that the journal has."""
+
+    @workflow(idempotency_key=lambda key, who: key, on_mismatch=on_mismatch)
+    async def child(key: str, who: str) -> str:
+        return await Signal
+
+    @workflow(idempotency_key=lambda key: key)
+    async def parent(key: str) -> str:
+        await note("begun")
+        value = await child.execute("c", execution_id())
+        await note("told")
+        return value
+
+    async def main():
+        async with lab.engine([parent, child]) as engine:
+            handle = await parent.start("k")
+            await lab.settle()
+            begun = await engine.journal(handle.execution_id)
+            early = parent.handle(await engine.fork(handle.execution_id, at=len(begun)))
+            await lab.settle()
+            await Signal.succeed(Signal.token_for(child, "c", "whoever"), "child")
+            assert await lab.result(handle) == await lab.result(early) == "child"
+            late = parent.handle(await engine.fork(handle.execution_id, at=len(begun) + 1))
+            assert await lab.result(late) == "child"
+            assert done == ["begun", "told", "told", "told"]
+            assert "another payload" not in log.text
 
     lab.run(main)
 

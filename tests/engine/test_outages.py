@@ -601,7 +601,7 @@ def test_a_journal_that_is_no_text_any_more_stops_only_its_own_execution(file_la
         async with lab.engine([work]) as engine:
             handles = [await engine.start(work, key) for key in "abc"]
             await lab.settle()
-            damaged = (await engine._service.record(handles[1].execution_id)).incarnation
+            damaged = (await engine._service.requests.record(handles[1].execution_id)).incarnation
         connection = apsw.Connection(str(lab.path))
         connection.execute(
             "UPDATE perdure_journal SET name = CAST(x'e97465' AS TEXT) WHERE incarnation = ?", (damaged,)

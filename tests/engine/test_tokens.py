@@ -7,6 +7,7 @@ import json
 import pytest
 
 from perdure import (
+    Defect,
     DurableDeferred,
     ExecutionNotFoundError,
     Status,
@@ -16,6 +17,7 @@ from perdure import (
     TypedError,
     UsageError,
     activity,
+    continue_as_new,
     sleep,
     workflow,
 )
@@ -41,6 +43,7 @@ given: list[Token] = []
 @pytest.fixture(autouse=True)
 def forget() -> None:
     given.clear()
+    broken.clear()
 
 
 @workflow(idempotency_key=lambda key: key, error=Declined)
@@ -374,6 +377,259 @@ def test_a_completion_of_another_life_whose_answer_was_lost_is_known_for_its_own
             hold.release()
             assert await failing
             assert await handle.status() is Status.SUSPENDED
+
+    lab.run(main)
+
+
+# A step that fails as long as it stands in here.
+broken: set[str] = set()
+
+
+@activity
+async def step(what: str) -> str:
+    if what in broken:
+        raise RuntimeError(what)
+    return what
+
+
+@workflow(idempotency_key=lambda key: key)
+async def mails(key: str) -> str:
+    """Entry 1 is the token, 2 its mail, 3 the step that fails."""
+    token = Approval.token(expires_in="30 days")
+    given.append(token)
+    await step("mail")
+    await step("break")
+    return await Approval
+
+
+async def failed(lab, key: str = "k"):
+    """An execution that has given out a token and failed behind it; the token."""
+    broken.add("break")
+    handle = await mails.start(key)
+    with pytest.raises(Defect):
+        await lab.result(handle)
+    return handle, given[-1]
+
+
+async def outdated(token: Token, value: str = "too early") -> None:
+    with pytest.raises(TokenError) as error:
+        await Approval.succeed(token, value)
+    assert error.value.reason == "outdated"
+
+
+@pytest.mark.parametrize("to", [1, 2])
+def test_a_token_that_a_rewind_has_kept_completes_the_next_life(corner_lab, to):
+    """R19, R37: whoever has the mail from before the failed step need not know that it failed."""
+    lab = corner_lab
+
+    async def main():
+        async with lab.engine([mails], token_secret=NEW) as engine:
+            handle, token = await failed(lab)
+            broken.clear()
+            await engine.rewind(handle.execution_id, to=to)
+            await lab.settle()
+            assert set(given) == {token}
+            assert await Approval.succeed(token, "ada")
+            assert not await Approval.succeed(token, "bob")
+            assert await lab.result(handle) == "ada"
+
+    lab.run(main)
+
+
+def test_a_token_is_kept_by_one_rewind_after_the_other(corner_lab):
+    """R19, R37: also while the next life has not got to its await, and after a restart of the engine."""
+    lab = corner_lab
+
+    async def main():
+        async with lab.engine([mails], token_secret=NEW) as engine:
+            handle, token = await failed(lab)
+            for _ in range(2):
+                await engine.rewind(handle.execution_id, to=2)
+                with pytest.raises(Defect):
+                    await lab.result(handle)
+            broken.clear()
+            await engine.rewind(handle.execution_id, to=2)
+            await lab.settle()
+        async with lab.engine([mails], token_secret=BOTH):
+            assert await Approval.succeed(token, "ada")
+            assert await lab.result(mails.handle(handle.execution_id)) == "ada"
+
+    lab.run(main)
+
+
+def test_a_token_whose_entry_a_rewind_has_dropped_is_refused(corner_lab):
+    """R19, R37: what it was given out for is done again, and may be another question; the new life gives its own."""
+    lab = corner_lab
+
+    async def main():
+        async with lab.engine([mails], token_secret=NEW) as engine:
+            handle, token = await failed(lab)
+            broken.clear()
+            await engine.rewind(handle.execution_id, to=0)
+            await lab.settle()
+            assert given[-1] != token
+            await outdated(token)
+            assert await handle.status() is Status.SUSPENDED
+            assert await Approval.succeed(given[-1], "ada")
+            assert await lab.result(handle) == "ada"
+
+    lab.run(main)
+
+
+def test_what_a_dropped_token_has_completed_before_the_rewind_counts(corner_lab):
+    """R18, R37: somebody was told that it does."""
+    lab = corner_lab
+
+    async def main():
+        async with lab.engine([mails], token_secret=NEW) as engine:
+            handle = await mails.start("k")
+            await lab.settle()
+            token = given[-1]
+            assert await Approval.succeed(token, "ada")
+            assert await lab.result(handle) == "ada"
+            await engine.rewind(handle.execution_id, to=0)
+            assert await lab.result(handle) == "ada"
+
+    lab.run(main)
+
+
+def test_a_life_that_begins_anew_takes_no_token_of_a_rewound_one(corner_lab):
+    """R37: a restart keeps nothing, whatever the lives before it had kept."""
+    lab = corner_lab
+
+    async def main():
+        async with lab.engine([mails], token_secret=NEW) as engine:
+            handle, token = await failed(lab)
+            await engine.rewind(handle.execution_id, to=2)
+            with pytest.raises(Defect):
+                await lab.result(handle)
+            broken.clear()
+            await mails.options(on_duplicate="restart_if_failed").start("k")
+            await lab.settle()
+            await outdated(token)
+            assert await Approval.succeed(given[-1], "ada")
+            assert await lab.result(handle) == "ada"
+
+    lab.run(main)
+
+
+def test_a_life_that_goes_on_as_new_takes_no_token_of_the_one_before(corner_lab):
+    """R19, R37: its journal is empty; what it asks is a question of its own."""
+    lab = corner_lab
+
+    @workflow(idempotency_key=lambda key, rounds: key)
+    async def asks_again(key: str, rounds: int) -> str:
+        given.append(Approval.token())
+        await step("mail")
+        if rounds:
+            continue_as_new(key, rounds - 1)
+        return await Approval
+
+    async def main():
+        async with lab.engine([asks_again], token_secret=NEW):
+            handle = await asks_again.start("k", 1)
+            await lab.settle()
+            await outdated(given[0])
+            assert await Approval.succeed(given[-1], "ada")
+            assert await lab.result(handle) == "ada"
+
+    lab.run(main)
+
+
+def test_a_body_completes_by_a_token_that_a_rewind_has_kept(corner_lab):
+    """R37, R42: with its turn, in the one transaction that says whose life it is; a replay is answered alike."""
+    lab = corner_lab
+
+    @workflow(idempotency_key=lambda key, token: key)
+    async def answers(key: str, token: Token) -> str:
+        try:
+            return str(await Approval.succeed(token, key))
+        except TokenError as error:
+            return error.reason
+
+    async def main():
+        async with lab.engine([mails, answers], token_secret=NEW) as engine:
+            kept, token = await failed(lab)
+            dropped, other = await failed(lab, "other")
+            broken.clear()
+            await engine.rewind(kept.execution_id, to=1)
+            await engine.rewind(dropped.execution_id, to=0)
+            await lab.settle()
+            assert await lab.finish(answers.execute("ada", token)) == "True"
+            assert await lab.finish(answers.execute("bob", other)) == "outdated"
+            assert await lab.result(kept) == "ada"
+            assert await dropped.status() is Status.SUSPENDED
+
+    lab.run(main)
+
+
+@pytest.mark.parametrize("to", [0, 1])
+def test_a_completion_that_meets_a_rewind_is_judged_by_the_life_that_it_finds(corner_lab, to):
+    """R37: in the transaction that stores it, whatever was true when it was sent."""
+    lab = corner_lab
+
+    async def main():
+        async with lab.engine([mails], token_secret=NEW) as engine:
+            handle, token = await failed(lab)
+            broken.clear()
+            hold = lab.probe(engine).hold("deliver", before=True)
+            completing = asyncio.ensure_future(Approval.succeed(token, "ada"))
+            await lab.notice()
+            await engine.rewind(handle.execution_id, to=to)
+            await lab.settle()
+            hold.release()
+            if to == 0:
+                with pytest.raises(TokenError):
+                    await completing
+                assert await handle.status() is Status.SUSPENDED
+            else:
+                assert await completing
+                assert await lab.result(handle) == "ada"
+
+    lab.run(main)
+
+
+def test_a_completion_whose_answer_was_lost_is_known_for_its_own_behind_a_rewind(corner_lab):
+    """R18, R37: stored in the rewound life, which was rewound again before the repeat came."""
+    lab = corner_lab
+
+    async def main():
+        async with lab.engine([mails], token_secret=NEW) as engine:
+            probe = lab.probe(engine)
+            handle, token = await failed(lab)
+            await engine.rewind(handle.execution_id, to=2)
+            hold = probe.hold("commit", before=True)
+            await lab.settle()
+            kept = probe.hold("deliver")
+            probe.fail("deliver", written=True)
+            completing = asyncio.ensure_future(Approval.succeed(token, "ada"))
+            await lab.notice()
+            hold.release()
+            with pytest.raises(Defect):
+                await lab.result(handle)
+            broken.clear()
+            await engine.rewind(handle.execution_id, to=2)
+            await lab.settle()
+            kept.release()
+            assert await completing
+            assert await lab.result(handle) == "ada"
+
+    lab.run(main)
+
+
+def test_a_kept_token_expires_when_it_says(corner_lab):
+    """R19: a rewind makes no permission longer."""
+    lab = corner_lab
+
+    async def main():
+        async with lab.engine([mails], token_secret=NEW) as engine:
+            handle, token = await failed(lab)
+            broken.clear()
+            await engine.rewind(handle.execution_id, to=2)
+            await lab.skip("30 days")
+            with pytest.raises(TokenError) as error:
+                await Approval.succeed(token, "late")
+            assert error.value.reason == "expired"
 
     lab.run(main)
 

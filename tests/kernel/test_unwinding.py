@@ -23,7 +23,7 @@ from perdure import (
     workflow,
 )
 from perdure._definitions.activity import ActivityCall
-from perdure._model.records import INTERRUPTED, Letter, MailKind
+from perdure._model.records import DEADLINE_NAME, INTERRUPTED, Letter, MailKind
 from perdure._model.status import Held, Status
 from perdure._values.exit_codec import encode_outcome
 from perdure._values.instant import UNTIL_RESUMED
@@ -559,6 +559,37 @@ def test_a_body_that_lets_it_ends_with_the_exit_of_the_interrupt(exit: bytes) ->
     assert play.kernel.ending is not None
     assert play.kernel.ending.exit == exit
     assert play.status is (Status.INTERRUPTED if exit == INTERRUPTED else Status.FAILED)
+    stands_the_same_on_replay(play)
+
+
+@pytest.mark.parametrize("first", ["interrupt", "deadline", "hold"])
+def test_interrupts_of_several_names_are_each_told_once(first: str) -> None:
+    """R29, R36, R44: to a body that is busy with an earlier one; it ends with the exit of that which it lets end it."""
+    letters = {
+        "interrupt": ("", INTERRUPTED),
+        "deadline": (DEADLINE_NAME, encode_outcome(DeadlineExceeded())),
+        "hold": ("held/3", HELD_WITH),
+    }
+    names = [first, *(name for name in letters if name != first)]
+
+    async def body() -> None:
+        for number in range(2):
+            try:
+                await fetch(number)
+            except asyncio.CancelledError:
+                continue
+        await fetch(2)
+
+    play = played(body)
+    for number, told in enumerate(names):
+        name, cause = letters[told]
+        assert play.waiting == [f'fetch{{"x":{number}}}#{number + 1}']
+        assert play.letter(MailKind.INTERRUPT, name, cause)
+        assert not play.letter(MailKind.INTERRUPT, name, cause)
+        assert not play.again().letter(MailKind.INTERRUPT, name, cause)
+    assert play.kernel.ending is not None
+    assert play.kernel.ending.exit == letters[names[-1]][1]
+    assert [entry.name for entry in play.journal] == [letters[name][0] or "interrupt" for name in names]
     stands_the_same_on_replay(play)
 
 

@@ -124,7 +124,15 @@ def crashed_account() -> Account:
 def copy_of(account: Account) -> Account:
     """One that can be changed; what checks have derived from the other one is not in it."""
     told = {id_: list(told) for id_, told in account.saw.told.items()}
-    saw = ClientsSaw(dict(account.saw.accepted), told, list(account.saw.visits), list(account.saw.begun))
+    operations = [replace(operation) for operation in account.saw.operations]
+    saw = ClientsSaw(
+        dict(account.saw.accepted),
+        told,
+        list(account.saw.visits),
+        list(account.saw.begun),
+        operations,
+        list(account.saw.restarts),
+    )
     lives = {
         id_: Life(
             life.record,
@@ -135,6 +143,8 @@ def copy_of(account: Account) -> Account:
             list(life.commits),
             list(life.letters),
             life.leaving,
+            life.kept,
+            life.operation and replace(life.operation),
         )
         for id_, life in account.lives.items()
     }
@@ -446,6 +456,16 @@ def one_is_held_without_a_cause(account: Account) -> object:
 def one_is_held_by_a_bug(account: Account) -> object:
     life = long(account)
     life.record = life.record._replace(status=Status.SUSPENDED, held=Held.DIVERGENCE)
+    return life
+
+
+@breaks(invariants.nothing_is_left, "was held by a compensation that waits for nothing")
+def a_compensation_has_waited_for_nothing(account: Account) -> object:
+    life = long(account)
+    last = life.changes[-1]
+    assert last.after is not None
+    held = last.after._replace(status="HELD", held=Held.COMPENSATION, exit=b'{"failure":[{"die":{"name":"Deadlock"}}]}')
+    life.changes.append(last._replace(after=held))
     return life
 
 

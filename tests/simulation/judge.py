@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from perdure._engine.wakes import DEADLINE_EXCEEDED
-from perdure._model.journal import Entry, Kind
+from perdure._model.journal import WITHOUT_COMPENSATIONS, Entry, Kind
 from perdure._model.records import INTERRUPTED, MailKind
 from perdure._model.status import Status, is_final
 from perdure._values.exit_codec import is_success
@@ -18,7 +18,7 @@ from tests.simulation.programs import has_heard, may_be
 def judge(account: Account) -> Iterator[str]:
     """R10, R27, R42: every program has an end that it may have, and has undone what it had to."""
     for life in account.lives.values():
-        if not _may_end(life):
+        if not life.was_held and not _may_end(life, is_rewound=bool(account.saw.operations)):
             yield f"{life} ended {life.record.status} with {life.record.exit!r}, which {life.record.payload!r} may not"
         yield from undone(life)
         yield from left(life)
@@ -26,7 +26,7 @@ def judge(account: Account) -> Iterator[str]:
     yield from shown(account)
 
 
-def _may_end(life: Life) -> bool:
+def _may_end(life: Life, *, is_rewound: bool) -> bool:
     record = life.record
     if life.went_on:
         return record.workflow == "Cycle"
@@ -34,8 +34,8 @@ def _may_end(life: Life) -> bool:
     if record.exit in (INTERRUPTED, DEADLINE_EXCEEDED):
         status = Status.INTERRUPTED if record.exit == INTERRUPTED else Status.FAILED
         return record.status is status and _was_interrupted(life, record.exit)
-    if record.workflow == "Restarted" and record.number > 2:
-        return False  # it is restarted by one body, which asks once
+    if record.workflow == "Restarted" and record.number > 3 and not is_rewound:
+        return False  # it is refused twice at most
     if record.status is Status.SUCCEEDED:
         return "success" in exit_ and _may_give(record.workflow, said, exit_["success"])
     if record.workflow == "Mended":
@@ -63,7 +63,9 @@ def _interrupts(life: Life) -> list[bytes]:
 
 
 def _was_interrupted(life: Life, exit_: bytes) -> bool:
-    return _interrupts(life) == [exit_]
+    """Whether this is the exit of what its body was told last, or of a letter that came before it had begun."""
+    told = [entry.exit for entry in life.entries if entry.kind == Kind.INTERRUPT]
+    return told[-1] == exit_ if told else exit_ in _interrupts(life)
 
 
 # What is undone -------------------------------------------------------------------------------------------------
@@ -82,6 +84,13 @@ def undone(life: Life) -> Iterator[str]:
     if not is_final(life.record.status):
         return
     booked, undos = _done(life, "book"), _done(life, "undo")
+    copied = _copied(life)
+    if copied:
+        # That is the original's to undo, also what was under way.
+        theirs = {entry.input for entry in booked if entry.seq < copied}
+        if any(entry.input in theirs and entry.seq > life.kept for entry in undos):
+            yield f"{life} has undone what another execution has done"
+        booked = [entry for entry in booked if entry.seq > copied or entry.input in {undo.input for undo in undos}]
     for input_, times in Counter(entry.input for entry in undos).items():
         if times > 1:
             yield f"{life}: {input_!r} was undone {times} times"
@@ -102,13 +111,24 @@ def undone(life: Life) -> Iterator[str]:
             yield f"{life}: attempt of book {attempt.occurrence} began, and was cut in half"
 
 
+def _copied(life: Life) -> int:
+    """How much of its journal is another execution's, which undoes what it has done itself."""
+    asked = life.operation
+    if asked is not None and asked.new_id is not None and not asked.compensates:
+        return life.kept
+    # Of a fork that was rewound the journal says so; of one that says it wrongly the life before has been looked at.
+    return max((entry.seq for entry in life.entries if entry.name == WITHOUT_COMPENSATIONS), default=0)
+
+
 def _in_order(life: Life, booked: list[Entry], place: dict[bytes, int]) -> Iterator[str]:
     """What was asked for when something else had been recorded is undone before that."""
     # By occurrence: how much of the journal there was when it was asked for. Not when it began: of two that were asked
     # for side by side the first may be over by then.
     asked: dict[int, int] = {}
     for stand in reversed(life.stands):
-        asked.update((occurrence, stand.length) for name, occurrence, _ in stand.steps if name == "book")
+        # What a life was born with asking for was asked for at some point before.
+        length = stand.length if stand.length > life.kept else 0
+        asked.update((occurrence, length) for name, occurrence, _ in stand.steps if name == "book")
     for later in booked:
         for earlier in booked:
             if later.input not in place or earlier.input not in place:

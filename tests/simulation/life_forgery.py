@@ -167,6 +167,15 @@ def one_that_had_failed_is_changed_before_it_is_restarted(account: Account) -> o
     return life
 
 
+@breaks_lives(lives.no_restart_is_lost, r"had ended at \d+, and was not restarted at \d+")
+def one_that_has_failed_is_joined(account: Account) -> object:
+    life = failing(account, 1)
+    assert life.record.finished_at is not None
+    assert life.ended_at is not None
+    account.saw.restarts.append((life.record.execution_id, life.record.finished_at + 200_000, life.ended_at))
+    return life
+
+
 # Mail ---------------------------------------------------------------------------------------------------------------
 
 

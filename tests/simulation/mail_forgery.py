@@ -13,7 +13,7 @@ from typing import Any
 from perdure import Success
 from perdure._ids import sender_of
 from perdure._model.journal import Kind
-from perdure._model.records import MailKind
+from perdure._model.records import DEADLINE_NAME, MailKind
 from perdure._model.status import Status
 from perdure.testing._simulation import invariants, mail
 from perdure.testing._simulation.account import Account, Life
@@ -312,7 +312,7 @@ def an_interrupt_is_lost(account: Account) -> object:
 @breaks_mail(mail.no_deadline_is_early_or_late, r"was interrupted by its deadline at \d+; that is \d+")
 def a_deadline_comes_early(account: Account) -> object:
     life = _of(account, LATE)
-    life.record = life.record._replace(deadline=mail_of(life)[MailKind.INTERRUPT, ""].now + 1)
+    life.record = life.record._replace(deadline=mail_of(life)[MailKind.INTERRUPT, DEADLINE_NAME].now + 1)
     return life
 
 

@@ -659,10 +659,33 @@ def plan(case: Case) -> Plan:
                 options=_drawn_options(chance),
             )
             for number in range(chance.randint(1, 4))
-        ],
+        ]
+        + _drawn_restarts(Random(f"{case.seed}/restarts"), f"{case.seed}.restarted"),
         visitors=visitors,
         mends={"CRASHES": 0, "FAILURE": 0, "COMPENSATION": 0.2},
+        may_operate=may_operate,
     )
+
+
+def may_operate(workflow: str, payload: bytes) -> bool:
+    """Whether it may be rewound and forked without telling another execution twice what the model wants told once.
+
+    A life that is rewound restarts the children that did not succeed, and these have lost the mail that they had.
+    """
+    del workflow
+    return not any(kind in payload for kind in (b'"told"', b'"cycle"', b'"heard"')) and not (
+        b'"inbox"' in payload and (b'"child"' in payload or b'"shared"' in payload)
+    )
+
+
+def _drawn_restarts(chance: Random, label: str) -> list[Commission]:
+    """Sometimes one that some clients start at about one time, and others later, so that it is restarted where it has failed."""
+    options = {"on_duplicate": "restart_if_failed"}
+    some = [
+        Commission(workflow=restarted, args=(label,), clients=chance.randint(1, 3), after_s=after_s, options=options)
+        for after_s in (0, 400)
+    ]
+    return some if chance.random() < 0.25 else []
 
 
 def _drawn_program(chance: Random, label: str) -> Node:

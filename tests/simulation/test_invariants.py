@@ -9,7 +9,7 @@ import pytest
 from perdure.testing._simulation.account import Account, account_of
 from perdure.testing._simulation.invariants import CHECKS, violations
 
-from tests.simulation import life_forgery, mail_forgery  # list their forgeries
+from tests.simulation import life_forgery, mail_forgery, operation_forgery  # list their forgeries
 from tests.simulation.forgery import (
     FORGERIES,
     Forgery,
@@ -38,7 +38,14 @@ def test_a_broken_promise_is_noticed(forgery: Forgery):
 
 
 @pytest.mark.parametrize(
-    "account", [calm_account, crashed_account, mail_forgery.mailed_account, life_forgery.lived_account]
+    "account",
+    [
+        calm_account,
+        crashed_account,
+        mail_forgery.mailed_account,
+        life_forgery.lived_account,
+        operation_forgery.operated_account,
+    ],
 )
 def test_nothing_is_said_of_an_account_that_nobody_has_changed(account: Any):
     """The control: what is noticed above was not there before."""

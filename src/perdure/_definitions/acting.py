@@ -1,13 +1,20 @@
-"""What a body does to itself and to others beside its steps: attributes, what it shows, interrupts, resumes (R42)."""
+"""What is done to executions beside steps: attributes, what is shown, interrupts, resumes (R42).
 
-from collections.abc import Mapping
+In a body all of it goes with the turn's commit. In an activity it is done at once.
+"""
+
+from collections.abc import Callable, Mapping
 from typing import Any, Final
+
+from pydantic_core import to_json
 
 from perdure._definitions import ambient
 from perdure._definitions.host import Host
 from perdure._definitions.name import check_attributes, check_name
 from perdure._model.records import INTERRUPTED, Acts, ExecutionId, Mail, MailKind
+from perdure._values.limit import check_size
 from perdure._values.schema import Schema
+from perdure.errors import OutsideExecutionError
 
 _SHOWN: Final[Schema[Any]] = Schema(Any, "publish", "the value")
 
@@ -17,16 +24,19 @@ def set_attributes(
     /,
     **more: str | float | bool | None,
 ) -> None:
-    """Set attributes of the execution whose body this is: what it can be searched by. None removes one.
+    """Set attributes of the execution whose body or activity this is: what it can be searched by. None removes one.
 
-    They are written with the turn's commit, once, whatever is replayed.
+    In a body they are written with the turn's commit, once, whatever is replayed. In an activity they are written at
+    once, and again by the next attempt.
 
     Args:
         attributes: Attributes by name, for names that are no identifiers.
         **more: Attributes by name.
 
     Raises:
-        OutsideExecutionError: No body runs here.
+        AttemptCancelled: The attempt is over, or its execution is not this worker's any more; nothing was written.
+        OutsideExecutionError: Neither a body nor an activity runs here.
+        PayloadError: Together they are larger than the engine's `payload_limit`.
         UsageError: A name or a value cannot be recorded.
 
     Example:
@@ -46,7 +56,6 @@ def set_attributes(
             assert (await engine.describe(handle.execution_id)).attributes == {"customer": "ada"}
         ```
     """
-    host = ambient.require_host("set_attributes()")
     wanted = {**(attributes or {}), **more}
     kept = check_attributes({name: value for name, value in wanted.items() if value is not None})
     # By a value that passes, so that a name is looked at also where the attribute is removed.
@@ -56,23 +65,24 @@ def set_attributes(
         acts.attributes.update(kept)
         acts.attributes.update(dict.fromkeys(removed))
 
-    host.act("attributes", perform)
+    _act("set_attributes()", "attributes", perform, to_json({**kept, **removed}))
 
 
 def publish(name: str, value: object) -> None:
-    """Show something to those who look at the execution whose body this is; the last word under a name wins.
+    """Show something to those who look at the execution whose body or activity this is; the last word under a name wins.
 
-    It is written with the turn's commit. `await handle.read(name)` reads it; what is called ``progress`` is shown as
-    the execution's progress.
+    In a body it is written with the turn's commit, in an activity at once. `await handle.read(name)` reads it; what is
+    called ``progress`` is shown as the execution's progress.
 
     Args:
         name: What it is.
         value: Anything that JSON can say.
 
     Raises:
+        AttemptCancelled: The attempt is over, or its execution is not this worker's any more; nothing was written.
         DefinitionError: The name cannot be recorded.
-        OutsideExecutionError: No body runs here.
-        PayloadError: The value does not go into JSON.
+        OutsideExecutionError: Neither a body nor an activity runs here.
+        PayloadError: The value does not go into JSON, or is larger than the engine's `payload_limit`.
 
     Example:
         ```python
@@ -90,14 +100,13 @@ def publish(name: str, value: object) -> None:
             assert await handle.read("progress") == {"counted": 3}
         ```
     """
-    host = ambient.require_host("publish()")
     shown = _SHOWN.encode(value)
     called = check_name(name, "what is published")
 
     def perform(acts: Acts) -> None:
         acts.published[called] = shown
 
-    host.act(f"publish:{called}", perform)
+    _act("publish()", f"publish:{called}", perform, shown)
 
 
 def interrupt_from_body(host: Host, execution_id: ExecutionId) -> None:
@@ -117,3 +126,18 @@ def resume_from_body(host: Host, execution_id: ExecutionId) -> None:
         acts.resumes.append(execution_id)
 
     host.act(f"resume:{execution_id}", perform)
+
+
+def _act(what: str, name: str, perform: Callable[[Acts], object], said: bytes) -> None:
+    """Do something to the execution around: with the turn's commit in a body, at once in an activity."""
+    host = ambient.host.get()
+    if host is not None:
+        host.act(name, perform, said)
+        return
+    attempt = ambient.attempt.get()
+    if attempt is None:
+        raise OutsideExecutionError(f"{what} works inside a workflow body or an activity only; none runs here.")
+    check_size(said, attempt.engine.payload_limit, f"What {name!r} says", name)
+    acts = Acts()
+    perform(acts)
+    attempt.show(acts)

@@ -42,6 +42,7 @@ RetryIf: TypeAlias = Callable[[BaseException], bool]
 
 _host: Final = ambient.host
 _copy_context: Final = contextvars.copy_context
+_blank: Final = object.__new__
 # Looked up in the class, a member of an enumeration costs as much as a call.
 _ACTIVITY: Final = Kind.ACTIVITY
 
@@ -258,7 +259,12 @@ class Activity(Generic[P, A_co]):
         if host is None:
             return self._run_here(args, kwargs)
         raw, values = self.arguments.write(args, kwargs)
-        return ActivityCall(self, host, values, raw, *host.count_call(self.name, raw), _copy_context())
+        # By name, because a star among the arguments takes as long as all the rest of making a call.
+        occurrence, number_of_equals, number = host.count_call(self.name, raw)
+        # And not by `ActivityCall(...)`: from Python through the type to Python again is as long a way once more.
+        call = _blank(ActivityCall)
+        ActivityCall.__init__(call, self, host, values, raw, occurrence, number_of_equals, number, _copy_context())
+        return call
 
     def options(self, **changes: Unpack[ActivityChanges]) -> Self:
         """Give a configured copy: another name, timeout or retry for one call.

@@ -7,9 +7,9 @@ from pydantic_core import from_json, to_json
 from perdure._definitions import ambient
 from perdure._definitions.host import Engine, Host
 from perdure._model.journal import Kind
-from perdure._model.records import ExecutionId
+from perdure._model.records import ExecutionId, Start
 from perdure._values.duration import Duration, to_ms
-from perdure._values.instant import Instant
+from perdure._values.instant import Instant, from_datetime
 from perdure._values.token import Token, TokenKeys, TokenParsed
 from perdure.errors import TokenError, UsageError
 
@@ -52,13 +52,54 @@ def give_token(
     own = host.incarnation if execution_id == host.execution_id else None
 
     def make() -> bytes:
-        made = _made(deferred, workflow, execution_id, incarnation=own, engine=engine, expires_in=expires_in)
-        return b'{"success":' + to_json(made) + b"}"
+        return as_recorded(
+            _made(deferred, workflow, execution_id, incarnation=own, engine=engine, expires_in=expires_in)
+        )
 
     # Of another execution under another name, or code that asks for it first would be given this one's.
     name = deferred.name if own is not None else f"{deferred.name} of {execution_id}"
     recorded = host.recorded(Kind.TOKEN, name, make)
     return Token(from_json(recorded)["success"])
+
+
+def as_recorded(token: Token) -> bytes:
+    """What an entry says with which a body has given out a token."""
+    return b'{"success":' + to_json(token) + b"}"
+
+
+def token_anew(recorded: bytes, original: ExecutionId, start: Start, keys: TokenKeys | None) -> bytes:
+    """What an entry of the kind TOKEN says in the journal of a fork: the same deferred, at the fork's address (R49).
+
+    Signed with today's key, where there is one. The expiry stays the instant that it was, as due times do.
+
+    Args:
+        recorded: What it says in the original's journal.
+        original: The execution that is forked; what is no token for it (a verdict, another one's address) is as it was.
+        start: The fork.
+        keys: What signs; None: nothing does, and what is not signed cannot expire.
+    """
+    try:
+        parsed = TokenParsed.from_string(from_json(recorded)["success"])
+    except TokenError:
+        return recorded
+    if parsed.execution_id != original:
+        return recorded
+    if keys is None:
+        said = TokenParsed(
+            workflow_name=parsed.workflow_name,
+            execution_id=start.execution_id,
+            deferred_name=parsed.deferred_name,
+        )
+        return as_recorded(said.as_token)
+    return as_recorded(
+        keys.sign(
+            workflow_name=parsed.workflow_name,
+            execution_id=start.execution_id,
+            deferred_name=parsed.deferred_name,
+            incarnation=start.incarnation,
+            expires_at=None if parsed.expires_at is None else from_datetime(parsed.expires_at),
+        )
+    )
 
 
 def take_token(token: str, engine: Engine) -> TokenParsed:

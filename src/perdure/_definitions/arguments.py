@@ -43,7 +43,7 @@ class Arguments:
         owner: Whose they are, as errors say it.
     """
 
-    __slots__ = ("_names", "_places", "_readers", "_struct", "_unchanging", "_writers", "count", "owner", "parameters")
+    __slots__ = ("_form", "_names", "_places", "_schemas", "_struct", "_unchanging", "count", "owner", "parameters")
 
     def __init__(self, parameters: tuple[Parameter, ...], owner: str) -> None:
         self.parameters: Final = parameters
@@ -62,11 +62,9 @@ class Arguments:
         schemas = [_schema(parameter, owner) for parameter in parameters]
         for parameter, schema in zip(parameters, schemas, strict=True):
             _check_default(parameter, schema, owner)
-        self._readers: Final = tuple(schema.decode for schema in schemas)
-        self._writers: Final = tuple(
-            ((b"," if place else b"{") + _member(parameter.name), schema.write)
-            for place, (parameter, schema) in enumerate(zip(parameters, schemas, strict=True))
-        )
+        self._schemas: Final = tuple(schemas)
+        # The object around the values: `{"order":%b,"position":%b}`. No name of a parameter has a percent sign.
+        self._form: Final = b"{" + b",".join(_member(parameter.name) + b"%b" for parameter in parameters) + b"}"
 
     @property
     def has_keywords(self) -> bool:
@@ -126,21 +124,17 @@ class Arguments:
         """
         if kwargs or len(args) != self.count or self._places != self.count:
             args = self.arrange(args, kwargs)
-        pieces: list[bytes] = []
-        values: list[Any] = []
+        raws: list[bytes] = []
         try:
-            if self.count == 1:  # what the loop below does, without its lists: most activities take one argument
-                ((member, write),) = self._writers
-                raw, value = write(args[0])
-                return member + raw + b"}", (value,)
-            for (member, write), argument in zip(self._writers, args):  # noqa: B905 - as many, by what is above
-                raw, value = write(argument)
-                values.append(value)
-                pieces += (member, raw)
+            for schema, argument in zip(self._schemas, args):  # noqa: B905 - as many, by what is above
+                value = argument
+                if type(value) is not schema.as_is:
+                    place, value = len(raws), schema.validate(value)
+                    args = (*args[:place], value, *args[place + 1 :])
+                raws.append(schema.encode(value))
         except PayloadError as refused:
-            raise self._named(refused, len(pieces) // 2) from refused
-        pieces.append(b"}" if pieces else b"{}")
-        return b"".join(pieces), tuple(values)
+            raise self._named(refused, len(raws)) from refused
+        return self._form % tuple(raws), args
 
     def copies(self, raw: bytes, values: tuple[Any, ...]) -> tuple[Any, ...]:
         """Give what `write` gave, anew wherever somebody could change it: read from the bytes that were written.
@@ -154,8 +148,7 @@ class Arguments:
         if len(self._unchanging) == self.count:
             return values
         if self.count == 1:
-            member, _ = self._writers[0]
-            return (self._readers[0](raw[len(member) : -1]),)
+            return (self._schemas[0].decode(raw[self._form.index(b"%") : -1]),)
         read = self.struct.read(raw)
         for place, name in self._unchanging:
             read[name] = values[place]

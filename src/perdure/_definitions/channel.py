@@ -127,7 +127,7 @@ class DurableChannel(Generic[T]):
         given = None if id is None else _checked_id(id, self.codec.owner)
         host = ambient.host.get()
         if host is None:
-            mail = self._mail(execution_id, given or _ids.new_execution_id(), raw)
+            mail = self._mail(execution_id, given or _ids.random_bytes().hex(), raw)
             _taken(await post(mail, self.codec.owner, engine), execution_id)
         else:
             call = self._call(host, execution_id, given, raw)

@@ -1,16 +1,20 @@
 """Executions that a body starts: children, which it waits for, and detached ones."""
 
-from typing import Any
+from typing import Any, Final
+
+from pydantic_core import to_json
 
 from perdure import _ids
 from perdure._definitions.arrival import Arrival
 from perdure._definitions.contract import Contract, Identified
-from perdure._definitions.host import Host, StartOptions
+from perdure._definitions.host import Call, Host, StartOptions
 from perdure._definitions.start import deadline_of, start_of
 from perdure._model.journal import Kind
 from perdure._model.records import ExecutionId, Start
+from perdure._values.cause import Cause
 from perdure._values.exit_codec import ExitCodec
 from perdure._values.instant import Instant
+from perdure._values.schema import Schema
 from perdure.errors import UsageError, WorkflowIOError
 
 
@@ -38,9 +42,7 @@ def child_call(host: Host, contract: Contract, identified: Identified, options: 
     _check_options(contract, options, "execute()")
     # Taken with a key too: its absence on one side of a code change would shift the ids of all later ones.
     occurrence = host.occurrence(Kind.CHILD, contract.name)
-    derived = identified.execution_id or _ids.child_id(
-        host.execution_id, host.life, contract.name, identified.payload, occurrence, awaited=True
-    )
+    derived = _id_of(host, Kind.CHILD, contract, identified, occurrence)
     if derived == host.execution_id:
         raise UsageError(
             f"{contract.name}.execute() in its own body, with the key that it runs under: it would wait for itself. "
@@ -55,20 +57,56 @@ def child_call(host: Host, contract: Contract, identified: Identified, options: 
     return ChildCall(start, contract.codec, occurrence, host.number())
 
 
-def start_detached(host: Host, contract: Contract, identified: Identified, options: StartOptions) -> ExecutionId:
+class StartCall(Call):
+    """A detached start whose body hears whether the execution is the one that it means (R2, R42).
+
+    A replay that finds it unanswered asks once more; what it means is its input.
+    """
+
+    __slots__ = ("start",)
+
+    def __init__(self, start: Start, host: Host) -> None:
+        name, asked = f"start:{start.workflow}", to_json([start.execution_id, _ids.fingerprint(start.payload)])
+        super().__init__(Kind.SENT, name, host.occurrence(Kind.SENT, name), asked, host.number())
+        self.start = start
+
+    def decode_success(self, exit: bytes, /) -> None:
+        """It is the one."""
+
+    def decode_failure(self, exit: bytes, /) -> Cause:
+        """Read in what it is not.
+
+        Raises:
+            PayloadError: It cannot be read.
+        """
+        return _STARTS.decode_failure(exit)
+
+    def same_input(self, recorded: bytes, /) -> bool:
+        """Whether the same was started; what is asked has one form."""
+        return recorded == self.input
+
+    def __repr__(self) -> str:
+        return f"<{self.name} #{self.occurrence}>"
+
+
+async def start_detached(host: Host, contract: Contract, identified: Identified, options: StartOptions) -> ExecutionId:
     """Start an execution with this turn's commit, once, whatever is replayed (R42).
 
     Raises:
+        PayloadError: The payload is larger than the engine takes.
+        PayloadMismatchError: The execution exists with another payload, and `on_mismatch` is "raise".
         UsageError: An option does not go with a start in a body.
         WorkflowIOError: It names an engine.
     """
     _check_options(contract, options, "start()")
     # Taken with a key too, as for a child.
     occurrence = host.occurrence(Kind.START, contract.name)
-    derived = identified.execution_id or _ids.child_id(
-        host.execution_id, host.life, contract.name, identified.payload, occurrence
-    )
-    host.start(start_of(contract, identified, derived, options, host.now()))
+    derived = _id_of(host, Kind.START, contract, identified, occurrence)
+    start = start_of(contract, identified, derived, options, host.now())
+    if start.strict:
+        await host.ask(StartCall(start, host))
+    else:
+        host.start(start)
     return derived
 
 
@@ -85,6 +123,15 @@ def next_life(host: Host, contract: Contract, payload: bytes, options: StartOpti
         version=contract.version,
         deadline=host.deadline if deadline is None else deadline,
     )
+
+
+def _id_of(host: Host, kind: Kind, contract: Contract, identified: Identified, occurrence: int) -> ExecutionId:
+    """The id that a start in a body has: its key's, or one made from the call (R1); in each case as the journal has it."""
+    payload = None if identified.execution_id else identified.payload
+    asked = identified.execution_id or _ids.child_id(
+        host.execution_id, host.life, contract.name, identified.payload, occurrence, awaited=kind is Kind.CHILD
+    )
+    return host.child_id(kind, contract.name, occurrence, asked, payload)
 
 
 def _check_options(contract: Contract, options: StartOptions, what: str) -> None:
@@ -104,3 +151,6 @@ def _earlier(one: Instant | None, other: Instant | None) -> Instant | None:
     if one is None or other is None:
         return other if one is None else one
     return min(one, other)
+
+
+_STARTS: Final = ExitCodec(Schema(None, "A start"), (), "A start")

@@ -6,7 +6,7 @@ from typing import Any, Final, Generic, Never, ParamSpec, cast, overload
 from typing_extensions import TypeForm, TypeVar
 
 from perdure._definitions import ambient, race
-from perdure._definitions.address import give_token, take_token, take_token_in_body
+from perdure._definitions.address import as_recorded, give_token, take_token, take_token_in_body
 from perdure._definitions.arrival import NamedArrival
 from perdure._definitions.host import Engine, Host
 from perdure._definitions.name import check_name
@@ -129,7 +129,7 @@ class DurableDeferred(Generic[A, E]):
         Raises:
             Exception: What the step raises.
             OutsideExecutionError: No body runs here.
-            PayloadError: The value is not of the deferred's type.
+            PayloadError: The value is not of the deferred's type, or larger than the engine takes.
 
         Example:
             ```python
@@ -376,7 +376,7 @@ class DurableDeferred(Generic[A, E]):
         def perform(acts: Acts) -> None:
             acts.mail.append(mail)
 
-        host.act(f"into:{self.name}", perform)
+        host.act(f"into:{self.name}", perform, raw)
 
     async def _wait_in_place(self) -> Any:
         attempt = ambient.attempt.get()
@@ -390,8 +390,10 @@ class DurableDeferred(Generic[A, E]):
 
 
 def _mail(parsed: TokenParsed, raw: bytes) -> Mail:
-    life = None if parsed.incarnation is None else bytes.fromhex(parsed.incarnation)
-    return Mail(parsed.execution_id, MailKind.DEFERRED, parsed.deferred_name, raw, incarnation=life)
+    mail = Mail(parsed.execution_id, MailKind.DEFERRED, parsed.deferred_name, raw)
+    if parsed.incarnation is None:
+        return mail
+    return mail._replace(incarnation=bytes.fromhex(parsed.incarnation), token=as_recorded(parsed.as_token))
 
 
 def _counts(receipt: Receipt) -> bool:

@@ -33,6 +33,7 @@ class Call:
 
     __slots__ = (
         "asked_at", "attempt", "due_at", "failed_at", "future", "hash", "input", "interruptions", "kind", "name", "occurrence",
+        "place",
     )  # fmt: skip
 
     # Whether another input under the same name is another step. Timers say no: a changed duration
@@ -43,7 +44,7 @@ class Call:
     # What is to be done when the step ends although its body has been told that it is cancelled: then its attempt is
     # not cut in half (R27). Given the exit of the step, as its body would have seen it. None: it may be cut.
     guard: "Callable[[Exit[Any]], object] | None" = None
-    # The execution that a call of the kind CHILD waits for, and the mail that one of the kind SENT sends.
+    # The execution that a call of the kind CHILD waits for, and what one of the kind SENT starts, or the mail it sends.
     start: Start | None = None
     mail: Mail | None = None
 
@@ -52,6 +53,8 @@ class Call:
         self.name = name
         self.occurrence = occurrence
         self.input = input
+        # What only one call of a body has: under this it waits.
+        self.place = (kind, name, occurrence)
         self.hash = number
         # The rest belongs to the kernel.
         self.future: asyncio.Future[Any] | None = None  # None until it is awaited
@@ -155,6 +158,9 @@ class Host(Protocol):
         """Ask for a step; the future has its result.
 
         An answer that the journal kept for it is given at the end of the turn, as an event of its own.
+
+        Raises:
+            PayloadError: It is a child whose payload is larger than the engine takes; on a replay as it was then.
         """
         ...
 
@@ -170,8 +176,21 @@ class Host(Protocol):
         """Whether this execution takes the new way (R8a)."""
         ...
 
+    def child_id(
+        self, kind: Kind, workflow: str, occurrence: int, asked: ExecutionId, payload: bytes | None, /
+    ) -> ExecutionId:
+        """Which execution a call means that asks for `asked`: another one, where the journal was another life's (R37, R49).
+
+        `payload` is that of one without a key; None: it has one. `kind` is CHILD of one that is waited for, else START.
+        """
+        ...
+
     def start(self, start: Start, /) -> None:
-        """Start an execution, detached, with this turn's commit; once, whatever is replayed (R42)."""
+        """Start an execution, detached, with this turn's commit; once, whatever is replayed (R42).
+
+        Raises:
+            PayloadError: Its payload is larger than the engine takes; on a replay as it was then.
+        """
         ...
 
     @property
@@ -193,10 +212,14 @@ class Host(Protocol):
         """What the journal remembers of the next occurrence of this name; if nothing, `make` says it, and it is recorded."""
         ...
 
-    def act(self, name: str, perform: Callable[[Acts], object], /) -> None:
+    def act(self, name: str, perform: Callable[[Acts], object], said: bytes = b"", /) -> None:
         """Do something to others with this turn's commit; once, whatever is replayed (R42).
 
         `name` says what, as in `publish:progress`; occurrences of it are counted. `perform` puts it among the turn's acts.
+        `said` is what it makes known, encoded.
+
+        Raises:
+            PayloadError: That is larger than the engine takes; on a replay as it was then.
         """
         ...
 
@@ -216,12 +239,22 @@ class Host(Protocol):
         """Put a finalizer or a compensation on the stack: on top, or where `place` was taken (R27)."""
         ...
 
+    @property
+    def unwinds(self) -> bool:
+        """Whether the body has ended, and what stands on the stack is being run (R27)."""
+        ...
+
     def place(self) -> int:
         """Take a place on the stack, for what may have to stand there later."""
         ...
 
     def continue_as(self, start: Start, /) -> None:
-        """The body ends this life with what it raises now; the next one begins with this start (R37)."""
+        """The body ends this life with what it raises now; the next one begins with this start (R37).
+
+        Raises:
+            PayloadError: Its payload is larger than the engine takes; on a replay as it was then.
+            UsageError: Something stands on the stack.
+        """
         ...
 
 
@@ -267,6 +300,25 @@ class AttemptScope(Protocol):
         """What an earlier attempt, or this one, noted last."""
         ...
 
+    def show(self, acts: Acts, /) -> None:
+        """Set attributes of its execution, and publish for it, at once and beside the journal (R42); from any thread.
+
+        On a thread it is durable when this returns. On the engine's loop, which must not wait, it is written before
+        anything else that the attempt asks of its engine is done, and before its exit is recorded.
+
+        Raises:
+            AttemptCancelled: The attempt is over, or its execution is not this worker's any more; nothing was written.
+        """
+        ...
+
+    async def shown(self) -> None:
+        """Wait until what it has shown is written.
+
+        Raises:
+            AttemptCancelled: Its execution is not this worker's any more; something was not written.
+        """
+        ...
+
     async def sleep(self, duration_ms: int, /) -> None:
         """Wait in place, on the engine's clock; the place among the running activities is given back meanwhile."""
         ...
@@ -283,20 +335,11 @@ class Engine(Protocol):
         """The time on the store's clock, which delays are counted from."""
         ...
 
-    async def start_execution(
-        self,
-        start: Start,
-        *,
-        on_duplicate: OnDuplicate,
-        on_mismatch: OnMismatch,
-        differing: Callable[[bytes], tuple[str, ...]],
-    ) -> None:
+    async def start_execution(self, start: Start, *, on_duplicate: OnDuplicate) -> None:
         """Start or join; it is durable when this returns.
 
-        `differing` tells which fields of a recorded payload are not the ones of `start`; empty: the same.
-
         Raises:
-            PayloadMismatchError: `on_mismatch` is "raise" and a field differs.
+            PayloadMismatchError: The start is strict, and a field differs.
             ExecutionExistsError: `on_duplicate` is "reject" and the execution was there.
             NotRegisteredError: A memory engine has no body for it.
         """

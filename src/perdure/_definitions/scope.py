@@ -1,6 +1,5 @@
 """What is done when an execution ends: compensations after a failure, finalizers always, scopes of resources."""
 
-import inspect
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -43,6 +42,7 @@ async def with_compensation(
     Raises:
         Exception: What the step raises.
         OutsideExecutionError: No body runs here; in an activity nothing would remember it (R15).
+        UsageError: It is called in a compensation or a finalizer, whose steps nothing undoes.
 
     Example:
         ```python
@@ -76,6 +76,13 @@ async def with_compensation(
         ```
     """
     host = _body_around("with_compensation()", step)
+    if host.unwinds:
+        _close(step)
+        raise UsageError(
+            "with_compensation() in a compensation or a finalizer: the end of the execution is being run already, so what "
+            "undoes this step would come next, although nothing has gone wrong with it. Await the step itself; or execute a "
+            "child workflow, which has compensations of its own."
+        )
     _check_function(compensate, "with_compensation", "lambda value, cause: undo(value)", step)
     call = _call_of(step)
     undo = _Undo(host, compensate, unknown, _label(call or step))
@@ -259,12 +266,17 @@ def _check_function(function: object, what: str, wanted: str, step: object = Non
         UsageError: It cannot.
     """
     if not callable(function):
-        if isinstance(step, Coroutine | ActivityCall):
-            step.close()
+        _close(step)
         raise UsageError(
             f"{what} takes a function that is called when the execution ends, as in `{wanted}`, not {function!r}, which "
             "has been called already."
         )
+
+
+def _close(step: object) -> None:
+    """Or it would warn that nobody awaited it, beside the error that says why."""
+    if isinstance(step, Coroutine | ActivityCall):
+        step.close()
 
 
 def _awaitable(returned: object, label: str) -> Awaitable[object]:
@@ -295,8 +307,7 @@ def _body_around(what: str, step: object = None) -> Host:
     host = ambient.host.get()
     if host is not None:
         return host
-    if inspect.iscoroutine(step):
-        step.close()  # or it would warn that nobody awaited it, beside the error that says why
+    _close(step)
     raise OutsideExecutionError(
         f"{what} works inside a workflow body only: an activity is one step, and leaves nothing behind that could be "
         "undone for it later. Register it in the body."

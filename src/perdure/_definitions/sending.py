@@ -11,6 +11,7 @@ from perdure._model.journal import Kind
 from perdure._model.records import ExecutionId, Mail, Receipt
 from perdure._values.cause import Cause
 from perdure._values.exit_codec import ExitCodec
+from perdure._values.limit import check_size
 from perdure._values.schema import Schema
 from perdure.errors import ExecutionNotFoundError, PayloadError, WorkflowIOError
 
@@ -77,13 +78,7 @@ async def post(mail: Mail, owner: str, engine: Engine | None) -> Receipt:
         PayloadError: It is too large; nothing was stored.
     """
     engine = engine or ambient.find_engine()
-    limit = engine.payload_limit
-    if len(mail.exit) > limit:
-        raise PayloadError(
-            f"{owner}: what is sent has {len(mail.exit):,} bytes; the limit is {limit:,}. Store it elsewhere and send "
-            "where it is, or open the engine with a larger payload_limit=.",
-            owner=owner,
-        )
+    check_size(mail.exit, engine.payload_limit, f"{owner}: what is sent", owner)
     return _known(await engine.deliver(mail), mail.execution_id)
 
 

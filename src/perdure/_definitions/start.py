@@ -13,7 +13,7 @@ from perdure._definitions.name import check_attributes
 from perdure._model.records import ExecutionId, Start
 from perdure._values.duration import Duration, to_ms
 from perdure._values.instant import Instant, from_datetime
-from perdure.errors import UsageError
+from perdure.errors import PayloadMismatchError, UsageError
 
 _EXECUTION_ID: Final = re.compile(r"[0-9a-f]{32}")
 # What every store keeps as an integer of a column; a priority beyond it is a mistake anyway.
@@ -75,6 +75,26 @@ def start_of(
         due_at=due_at,
         deadline=deadline_of(options, due_at or now),
         restarts=options.on_duplicate == "restart_if_failed",
+        strict=contract.on_mismatch == "raise",
+        differing=lambda recorded: contract.payload.differing_fields(recorded, identified.payload),
+    )
+
+
+def mismatch_of(start: Start, recorded: bytes) -> PayloadMismatchError | None:
+    """Say in what an execution is not the one that a start means which has met it; None: it is (R2).
+
+    Args:
+        start: The start.
+        recorded: The payload that the execution was begun with.
+    """
+    fields = () if start.differing is None else start.differing(recorded)
+    if not fields:
+        return None
+    return PayloadMismatchError(
+        f"Execution {start.execution_id} of {start.workflow!r} was started with another payload: "
+        f"{', '.join(fields)} differ(s). The same idempotency key must mean the same work.",
+        fields=fields,
+        execution_id=start.execution_id,
     )
 
 

@@ -108,7 +108,7 @@ def uuid4(name: str | None = None) -> UUID:
         4
     """
     # Where nothing is replayed it is identity like any other, and as hard to guess as the system makes it.
-    raw = bytes.fromhex(_ids.new_execution_id()) if ambient.host.get() is None else random(name).randbytes(16)
+    raw = _ids.random_bytes() if ambient.host.get() is None else random(name).randbytes(16)
     return UUID(bytes=raw, version=4)
 
 

@@ -219,7 +219,7 @@ class Workflow(Generic[P, A_co]):
         """Start or join the execution, and do not wait for its end. It is durable when this returns.
 
         In a body it is a recorded step: the execution is started once, detached, whatever is replayed (R42), and one
-        that exists already is joined without a word.
+        that exists already is left alone.
 
         Raises:
             PayloadError: A field is missing, unknown, or not of its type. Nothing is stored.
@@ -230,16 +230,12 @@ class Workflow(Generic[P, A_co]):
         identified = self._identify(args, kwargs)
         host = ambient.host.get()
         if host is not None:
-            return self._handle(start_detached(host, self._contract, identified, self._options), None)
+            return self._handle(await start_detached(host, self._contract, identified, self._options), None)
         engine = self._options.engine or ambient.find_engine()
-        execution_id = identified.execution_id or _ids.new_execution_id()
-        start = start_of(self._contract, identified, execution_id, self._options, engine.now())
-        await engine.start_execution(
-            start,
-            on_duplicate=self._options.on_duplicate,
-            on_mismatch=self._contract.on_mismatch,
-            differing=lambda recorded: self._contract.payload.differing_fields(recorded, identified.payload),
-        )
+        now = engine.now()
+        execution_id = identified.execution_id or _ids.new_execution_id(now)
+        start = start_of(self._contract, identified, execution_id, self._options, now)
+        await engine.start_execution(start, on_duplicate=self._options.on_duplicate)
         return self._handle(start.execution_id, engine)
 
     def handle(self, execution_id: ExecutionId, /) -> Handle[A_co]:

@@ -19,17 +19,20 @@ from perdure import _failpoints
 from perdure._definitions import ambient
 from perdure._definitions.activity import Activity, ActivityCall
 from perdure._definitions.host import Engine
+from perdure._engine.committer import Committer
 from perdure._engine.retrying import next_attempt_at
+from perdure._engine.showing import Showing
 from perdure._engine.slots import Slots
 from perdure._engine.threads import Threads, Work
 from perdure._ids import step_key
 from perdure._kernel.event import Event
 from perdure._model.clock import Alarm, Clock
 from perdure._model.journal import Kind
-from perdure._model.records import ExecutionId
+from perdure._model.records import Acts, ExecutionId
 from perdure._values.cause import Cause
 from perdure._values.duration import describe_ms
 from perdure._values.instant import UNTIL_RESUMED
+from perdure._values.limit import check_size
 from perdure.errors import ActivityTimeout, AttemptCancelled, PayloadError
 
 if TYPE_CHECKING:
@@ -75,6 +78,14 @@ class Workshop(Protocol):
     def engine(self) -> Engine: ...
 
     @property
+    def committer(self) -> Committer: ...
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The engine's own."""
+        ...
+
+    @property
     def payload_limit(self) -> int: ...
 
     def note_heartbeat(self, attempt: "Attempt", details: bytes, /) -> None: ...
@@ -103,6 +114,11 @@ class Owner(Protocol):
     def life(self) -> int: ...
 
     @property
+    def fence(self) -> int:
+        """What this worker's writes to it carry."""
+        ...
+
+    @property
     def workflow(self) -> str: ...
 
     @property
@@ -122,7 +138,7 @@ class Attempt:
 
     __slots__ = (
         "_abandon_alarm", "_alarm", "_allowed_ms", "_has_thread", "_last_details", "_noted_at", "_owner", "_placed",
-        "_recalls", "_shop", "_task", "_timed_out", "_unwritten", "_work", "attempt", "call", "cut_off", "over",
+        "_recalls", "_shop", "_showing", "_task", "_timed_out", "_unwritten", "_work", "attempt", "call", "cut_off", "over",
     )  # fmt: skip
 
     def __init__(self, call: ActivityCall, owner: Owner, shop: Workshop, *, recalls: bool) -> None:
@@ -146,6 +162,8 @@ class Attempt:
         self._noted_at: Instant | None = None
         # Details that came too soon after the last write; written when the attempt ends.
         self._unwritten = False
+        # What it shows of its execution; made when it does.
+        self._showing: Showing | None = None
         # The host wants it to end; nothing of it is recorded any more, but a value.
         self.cut_off = False
         # The owner has been told; whatever the function still does has no effect.
@@ -173,6 +191,8 @@ class Attempt:
         if self._work is not None:
             # A thread cannot be cancelled. It goes on, and `heartbeat` tells it that it is over.
             self._leave_thread()
+        if self._showing is not None:
+            self._showing.give_up()
         if self._task is not None:
             self._task.cancel()
 
@@ -314,6 +334,8 @@ class Attempt:
     def _expire(self) -> None:
         assert self._task is not None
         self._timed_out = True
+        if self._showing is not None:
+            self._showing.give_up()
         self._task.cancel()
         self._abandon_alarm = self._shop.clock.call_at(self._shop.clock.now() + CLEAN_UP_MS, self._abandon)
 
@@ -344,17 +366,10 @@ class Attempt:
     def _succeeded(self, activity: Activity[..., Any], value: Any) -> Event:
         try:
             encoded, decoded = activity.codec.success(value)
+            check_size(encoded, self._shop.payload_limit, f"The result of activity {self.name!r}", self.name)
         except PayloadError as error:
             # What the function does is done; another attempt would do it again and give the same.
             return self._failed(error, can_retry=False)
-        limit = self._shop.payload_limit
-        if len(encoded) > limit:
-            too_large = PayloadError(
-                f"The result of activity {self.name!r} has {len(encoded):,} bytes; the limit is {limit:,}. "
-                "Store it elsewhere and return where it is, or open the engine with a larger payload_limit=.",
-                owner=self.name,
-            )
-            return self._failed(too_large, can_retry=False)
         return self._event(encoded, decoded, has_value=True)
 
     def _failed(self, error: BaseException, *, can_retry: bool = True) -> Event:
@@ -420,8 +435,7 @@ class Attempt:
 
     def heartbeat(self, details: bytes, /) -> None:
         """Note progress, at most one write a second; from any thread (R15)."""
-        if self.over or self.cut_off or self._timed_out:
-            raise AttemptCancelled(f"Attempt {self.attempt} of activity {self.name!r} is over.")
+        self._check_goes_on()
         self._last_details = details
         now = self._shop.clock.now()
         self._unwritten = self._noted_at is not None and now - self._noted_at < HEARTBEAT_MS
@@ -432,6 +446,34 @@ class Attempt:
     def last_heartbeat(self) -> bytes | None:
         """What was noted last, by this attempt or an earlier one."""
         return self._last_details
+
+    def show(self, acts: Acts, /) -> None:
+        """Set attributes of its execution and publish for it, at once (R42)."""
+        self._check_goes_on()
+        loop = self._shop.loop
+        if _runs_on(loop):
+            self._shows().begin(acts)
+        else:
+            asyncio.run_coroutine_threadsafe(self._show(acts), loop).result()
+
+    async def shown(self) -> None:
+        """Wait until what it has shown is written."""
+        if self._showing is not None:
+            await self._showing.settled()
+
+    async def _show(self, acts: Acts) -> None:
+        # Again, on the loop, where an attempt ends: its thread may have asked a moment before.
+        self._check_goes_on()
+        await self._shows().submit(acts)
+
+    def _shows(self) -> Showing:
+        if self._showing is None:
+            self._showing = Showing(self._owner, self._shop.committer)
+        return self._showing
+
+    def _check_goes_on(self) -> None:
+        if self.over or self.cut_off or self._timed_out:
+            raise AttemptCancelled(f"Attempt {self.attempt} of activity {self.name!r} is over.")
 
     async def sleep(self, duration_ms: int, /) -> None:
         """Wait in place; the place among the running activities is given back meanwhile (R14)."""
@@ -479,6 +521,13 @@ class Attempt:
         if self._has_thread:
             self._has_thread = False
             self._shop.thread_slots.give()
+
+
+def _runs_on(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False  # a thread without a loop
 
 
 def _wake(future: asyncio.Future[None]) -> None:

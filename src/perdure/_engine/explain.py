@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from perdure._model.info import ExecutionInfo, Wait
 from perdure._model.journal import Kind
-from perdure._model.records import Worker
+from perdure._model.records import ExecutionId, Worker
 from perdure._model.status import Held, Status, is_final
 from perdure._values.cause import Cause
 from perdure._values.duration import describe_ms
@@ -44,8 +44,9 @@ HELD: Final[Mapping[Held, str]] = {
         " the old records too."
     ),
     Held.COMPENSATION: (
-        "One of its compensations keeps failing. Those before it are done, those after it wait. Mend what it needs and"
-        " resume, or pass over it."
+        "One of its compensations or finalizers does not come to its end. Those before it are done, those after it wait."
+        " Mend what it needs: resumed, the step that failed is tried once more, though its retries are used up. Or pass"
+        " over it. An interrupt does nothing: it is being ended already."
     ),
     Held.CRASHES: (
         "Three workers in a row ended while they had it in hand and no other suspect, so it is the one that ends them. Look"
@@ -62,16 +63,19 @@ HELD: Final[Mapping[Held, str]] = {
 }
 
 
-def explain(told: ExecutionInfo, *, workers: Sequence[Worker], now: datetime) -> str:
+def explain(
+    told: ExecutionInfo, *, workers: Sequence[Worker], now: datetime, circle: Sequence[ExecutionId] = ()
+) -> str:
     """Say where an execution stands, since when, why, and what moves it.
 
     Args:
         told: The execution, as `describe` gives it.
         workers: Every worker that the store knows.
         now: The time on the store's clock.
+        circle: The executions that wait for each other, from this one on, each for the next and the last for this one.
     """
     living = [worker for worker in workers if worker.retired_at is None]
-    return "\n".join(_lines(_Scene(told, living, now)))
+    return "\n".join(_lines(_Scene(told, living, now, circle)))
 
 
 class _Scene(NamedTuple):
@@ -80,6 +84,7 @@ class _Scene(NamedTuple):
     told: ExecutionInfo
     living: list[Worker]
     now: datetime
+    circle: Sequence[ExecutionId]
 
     @property
     def id(self) -> str:
@@ -112,7 +117,9 @@ def _lines(scene: _Scene) -> Iterator[str]:
     if is_final(told.status):
         yield from _ended(scene)
         return
-    if told.deadline is not None:
+    if told.deadline is not None and told.deadline <= scene.now:
+        yield f"Its deadline has passed: {scene.ago(told.deadline)}."
+    elif told.deadline is not None:
         yield f"It has a deadline, {scene.due(told.deadline)}: it is interrupted then."
     if told.held is not None:
         yield from _held(scene, told.held)
@@ -140,13 +147,22 @@ def _ended(scene: _Scene) -> Iterator[str]:
 def _held(scene: _Scene, held: Held) -> Iterator[str]:
     told = scene.told
     yield HELD[held]
+    if told.failed_with is not None:
+        yield f"Its body had ended with: {_brief(told.failed_with)}"
     if told.cause is not None:
-        yield f"The cause: {_brief(told.cause)}"
-    yield from _interruption(scene)
+        says = "What holds it now" if told.failed_with is not None else "The cause"
+        yield f"{says}: {_brief(told.cause)}"
+    if told.interrupted_at is not None:
+        yield f"It was asked to end at {scene.ago(told.interrupted_at)}."
+    yield from _undoing(told)
     yield "It does not move by itself; timers, children and completions that come meanwhile are kept."
     if held is Held.COMPENSATION:
+        yield (
+            "If a child has failed in it, that end is known and stays; to run the child again, go on from before its end:"
+            f" await engine.rewind({scene.id}, to=seq)"
+        )
         yield f"To pass over that compensation: await engine.resume({scene.id}, skip=True)"
-    elif held in _CANNOT_RUN or told.interrupted_at is not None:
+    elif held in _CANNOT_RUN:
         yield f"To end it without running it: await engine.interrupt_unsafe({scene.id})"
     else:
         yield f"To end it: await engine.interrupt({scene.id})"
@@ -155,7 +171,12 @@ def _held(scene: _Scene, held: Held) -> Iterator[str]:
 
 def _pending(scene: _Scene) -> Iterator[str]:
     told = scene.told
-    yield from _interruption(scene)
+    if told.interrupted_at is not None:
+        yield (
+            f"It was asked to end at {scene.ago(told.interrupted_at)}, and ends as soon as a worker has room for it, unless its"
+            " body makes something else of that."
+        )
+    yield from _undoing(told)
     if told.crashes > 1:
         yield (
             f"{told.crashes} workers in a row have ended while they had it in hand; it is taken up when no other suspect is."
@@ -164,7 +185,7 @@ def _pending(scene: _Scene) -> Iterator[str]:
         yield f"It waits for room at one of the workers that have registered its workflow: {_named(scene.fitting)}."
     else:
         yield _unregistered(scene)
-    yield f"To end it: await engine.interrupt({scene.id})"
+    yield _to_end(scene)
     if scene.fitting:
         yield "To move it sooner: open one more engine on this store, or one with a larger admission="
     else:
@@ -199,6 +220,10 @@ def _interruption(scene: _Scene) -> Iterator[str]:
     told = scene.told
     if told.interrupted_at is not None:
         yield f"It was asked to end at {scene.ago(told.interrupted_at)}, and is doing what it does about that."
+    yield from _undoing(told)
+
+
+def _undoing(told: ExecutionInfo) -> Iterator[str]:
     if told.compensations:
         fails = told.interrupted_at is not None or told.held is Held.COMPENSATION
         begins = "To be undone" if fails else "To be undone if it fails"
@@ -220,10 +245,11 @@ def _waiting(scene: _Scene, unknown: str) -> Iterator[str]:
             yield f"- and {len(sentences) - MOST_WAITS} more"
     if told.last_error is not None:
         yield f"The last failure was attempt {told.attempts} of activity {told.failed_step!r}: {_brief(told.last_error)}"
-    if told.interrupted_at is None:
-        yield f"To end it: await engine.interrupt({scene.id})"
-    else:
-        yield f"To end it at once, with nothing more undone: await engine.interrupt_unsafe({scene.id})"
+    if scene.circle:
+        yield f"They wait for each other, in a circle: {' -> '.join([*scene.circle, scene.circle[0]])}. None of them ever ends."
+        yield f"To move it: end one of them, for example await engine.interrupt({scene.circle[-1]!r})"
+        return
+    yield _to_end(scene)
     movers = [sentence.mover for sentence in sentences if sentence.mover is not None]
     if movers:
         yield f"To move it: {movers[0]}"
@@ -232,6 +258,14 @@ def _waiting(scene: _Scene, unknown: str) -> Iterator[str]:
     else:
         yield _unregistered(scene)
         yield _open_one(scene)
+
+
+def _to_end(scene: _Scene) -> str:
+    """The call that ends one which is not held: it is interrupted once, beside its deadline (R29, R44)."""
+    told = scene.told
+    if told.interrupted_at is None or told.interrupted_at == told.deadline:
+        return f"To end it: await engine.interrupt({scene.id})"
+    return f"To end it at once, with nothing more undone: await engine.interrupt_unsafe({scene.id})"
 
 
 def _unregistered(scene: _Scene) -> str:

@@ -1,21 +1,29 @@
 """Other lives: an execution that goes on from an earlier point, or a second one that does (R37, R49).
 
-Both begin with a part of a journal. Its entries are copied as they are, so the body comes to that
-point as it did before; the seed goes with them, since what was drawn there is part of it. What is
-open at that point stays open: timers keep their due times, and who is a child is asked again.
+Both begin with a part of a journal, so the body comes to that point as it did before; the seed goes
+with it, since what was drawn there is part of it. What is open at that point stays open: timers keep
+their due times, and who is a child is asked again.
+
+A rewound life is the same execution: it keeps the entries as they are, also the tokens in them, which
+may be in somebody's mailbox. A fork is another one: its tokens lead to itself, so what is asked with
+them differs from what was recorded, and an entry behind the copied ones says that up to there nothing
+is compared. It stands in the journal because it has to last as long as they do, whoever replays them.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
+from perdure._definitions.address import token_anew
 from perdure._ids import new_execution_id, new_incarnation
 from perdure._kernel.event import event_of, told_apart
-from perdure._model.journal import WITHOUT_COMPENSATIONS, Entry, Kind
+from perdure._model.journal import FORKED, FORKS, MARKERS, WITHOUT_COMPENSATIONS, Entry, Kind
 from perdure._model.records import Commit, ExecutionId, History, Letter, MailKind, Record, Start
 from perdure._model.status import Status, is_final
 from perdure._model.store import Store
 from perdure._values.instant import Instant
+from perdure._values.token import TokenKeys
 from perdure.errors import ExecutionNotFoundError, UsageError
 
 # Mail that comes to the body again although it came later than the point that is gone back to: somebody was told that it
@@ -39,36 +47,83 @@ async def rewind(store: Store, execution_id: ExecutionId, to: int) -> None:
     entries = _prefix(history, to, execution_id)
     read = _letters_of(entries)
     letters = [letter for letter in history.letters if letter.kind in _KEPT or _place(letter) in read]
+    # What is left of what a fork has copied is still the original's.
+    forks = [entry for entry in history.entries[to:] if _is_fork(entry)]
+    when = _when(entries, record, store.clock.now())
+    entries += [entry._replace(seq=seq, at=when) for seq, entry in enumerate(forks, len(entries) + 1)]
     start = replace(_next_life(record, store.clock.now()), number=record.number + 1)
     if not await store.renew(record.incarnation, start, entries, letters):
         raise UsageError(f"Execution {execution_id} has moved on meanwhile; look at it again.")
 
 
 async def fork(
-    store: Store, execution_id: ExecutionId, at: int, *, new_id: ExecutionId | None, compensates: bool
+    store: Store,
+    execution_id: ExecutionId,
+    at: int,
+    *,
+    new_id: ExecutionId | None,
+    compensates: bool,
+    keys: TokenKeys | None,
 ) -> Commit:
     """The birth of a new execution that begins with the journal of another one, up to the entry `at` (R49).
+
+    Args:
+        store: Where both are.
+        execution_id: The original.
+        at: The last entry that is copied.
+        new_id: The id of the fork; None: a random one.
+        compensates: Whether the fork undoes what the copied entries have done.
+        keys: What its tokens are signed with; None: nothing.
 
     Raises:
         ExecutionNotFoundError: There is no such execution.
         UsageError: Its journal has no such entry.
     """
     record, history = await _read(store, execution_id)
-    entries = _prefix(history, at, execution_id)
-    read = _letters_of(entries)
-    letters = [letter for letter in history.letters if _place(letter) in read]
-    if not compensates:
-        # What the copied steps have done is the original's to undo.
-        when = entries[-1].at if entries else record.began_at or store.clock.now()
-        entries = [*entries, Entry(len(entries) + 1, Kind.ACT, WITHOUT_COMPENSATIONS, 1, 0, b"", b"", when)]
+    copied = _prefix(history, at, execution_id)
+    read = _letters_of(copied)
+    # What its body has completed itself is not completed once more when that is replayed.
+    own = {
+        entry.name.removeprefix("into:")
+        for entry in copied
+        if entry.kind == Kind.ACT and entry.name.startswith("into:")
+    }
+    letters = [
+        letter
+        for letter in history.letters
+        if _place(letter) in read or (letter.kind == MailKind.DEFERRED and letter.name in own)
+    ]
+    now = store.clock.now()
     start = replace(
-        _next_life(record, store.clock.now()),
-        execution_id=new_id or new_execution_id(),
+        _next_life(record, now),
+        execution_id=new_id or new_execution_id(now),
         key=None,
         deadline=None,
         letters=letters,
     )
+    when = _when(copied, record, store.clock.now())
+    mark = FORKED if compensates else WITHOUT_COMPENSATIONS
+    entries = [
+        *(_anew(entry, execution_id, start, keys) for entry in copied),
+        Entry(len(copied) + 1, Kind.ACT, mark, 1, 0, b"", b"", when),
+    ]
     return Commit(start.execution_id, start.incarnation, 0, 0, Status.PENDING, start, entries)
+
+
+def _when(entries: Sequence[Entry], record: Record, now: Instant) -> Instant:
+    """When what is put behind a part of a journal is said to have been: time does not go back in it."""
+    return entries[-1].at if entries else record.began_at or now
+
+
+def _anew(entry: Entry, original: ExecutionId, start: Start, keys: TokenKeys | None) -> Entry:
+    """An entry of the original as the fork has it: what it gives out is its own."""
+    if entry.kind != Kind.TOKEN:
+        return entry
+    return entry._replace(exit=token_anew(entry.exit, original, start, keys))
+
+
+def _is_fork(entry: Entry) -> bool:
+    return entry.kind == Kind.ACT and entry.name in FORKS
 
 
 def _next_life(record: Record, now: Instant) -> Start:
@@ -96,14 +151,20 @@ async def _read(store: Store, execution_id: ExecutionId) -> tuple[Record, Histor
     return found[0], history
 
 
-def _prefix(history: History, to: Any, execution_id: ExecutionId) -> Sequence[Entry]:
+def _prefix(history: History, to: Any, execution_id: ExecutionId) -> list[Entry]:
+    """What is handed on of a journal: its entries up to `to`, and what their last turn has decided."""
     last = len(history.entries)
     if not isinstance(to, int) or isinstance(to, bool) or not 0 <= to <= last:
         raise UsageError(
             f"The journal of execution {execution_id} has the entries 1 to {last}; it cannot go on behind {to!r}. "
             "0 is its beginning; `await engine.journal(id)` shows them."
         )
-    return history.entries[:to]
+    kept = history.entries[:to]
+    # The last turn of them is taken again as a replay, in which `patched` says no to what is not recorded: without its
+    # decisions, which stand behind its event, the body would go the old way (R8a).
+    turn = takewhile(lambda entry: entry.kind in MARKERS, history.entries[to:])
+    decided = [entry for entry in turn if entry.kind == Kind.PATCH]
+    return [*kept, *(entry._replace(seq=seq) for seq, entry in enumerate(decided, to + 1))]
 
 
 def _letters_of(entries: Sequence[Entry]) -> set[tuple[str, str]]:

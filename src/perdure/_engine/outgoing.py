@@ -5,21 +5,23 @@ not wanted any more are cut then, mail goes with the commit itself and its recei
 answer. What is due later waits here for its time.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from perdure._definitions.activity import ActivityCall
 from perdure._definitions.host import Call
+from perdure._definitions.start import mismatch_of
 from perdure._engine.attempts import Attempt
 from perdure._ids import sender_of
 from perdure._kernel.event import Event
 from perdure._kernel.kernel import Kernel
 from perdure._model.journal import Kind
-from perdure._model.records import Acts, Receipt
+from perdure._model.records import Acts, Answer, Start
 from perdure._values.cause import Cause
 from perdure._values.exit_codec import encode_outcome
 from perdure._values.instant import Instant
-from perdure.errors import OutcomeUnknown, PayloadError
+from perdure._values.limit import too_large
+from perdure.errors import OutcomeUnknown
 
 
 class Limits(Protocol):
@@ -83,17 +85,26 @@ class Outgoing:
     # Mail ----------------------------------------------------------------------------------------
 
     def add_mail(self, acts: Acts, incarnation: bytes) -> Acts:
-        """Add the mail that calls send; on a repeat it is known by the step that sends it (R42)."""
+        """Add what calls start, and the mail that they send; on a repeat it is known by the step that sends it (R42)."""
         for call in self.sending:
+            if call.start is not None:
+                acts.starts.append(call.start)
+                continue
             assert call.mail is not None
             acts.mail.append(call.mail._replace(sender=sender_of(incarnation, call.name, call.occurrence)))
         return acts
 
-    def receipts(self, receipts: Sequence[Receipt], now: Instant) -> Iterator[Event]:
-        """What became of that mail, of which the answer's last receipts tell: it stands behind all other."""
+    def receipts(self, answer: Answer, now: Instant) -> Iterator[Event]:
+        """What became of it. Of the mail the answer's last receipts tell: it stands behind all other."""
         sent, self.sending = self.sending, []
-        for call, receipt in zip(sent, receipts[len(receipts) - len(sent) :], strict=True):
-            said = b'{"success":"%s"}' % receipt.encode()
+        mail = sum(call.mail is not None for call in sent)
+        receipts = iter(answer.receipts[len(answer.receipts) - mail :])
+        for call in sent:
+            said = (
+                _start_said(call.start, answer)
+                if call.start is not None
+                else b'{"success":"%s"}' % next(receipts).encode()
+            )
             yield Event(Kind.SENT, call.name, call.occurrence, 0, call.input, said, now)
 
     # Sorting -------------------------------------------------------------------------------------
@@ -156,12 +167,16 @@ def _same_step(one: Call, other: Call) -> bool:
     return (one.name, one.occurrence, one.input) == (other.name, other.occurrence, other.input)
 
 
+def _start_said(start: Start, answer: Answer) -> bytes:
+    """How the call ends that has started this, or has met what is there."""
+    met = next((met for met in answer.met if met.start is start), None)
+    mismatch = None if met is None else mismatch_of(start, met.payload)
+    return b'{"success":null}' if mismatch is None else encode_outcome(mismatch)
+
+
 def _too_large(call: Call, limit: int, now: Instant) -> Event:
-    error = PayloadError(
-        f"What {call.name!r} sends is larger than the limit of {limit:,} bytes. Store it elsewhere and send where it is, "
-        "or open the engine with a larger payload_limit=.",
-        owner=call.name,
-    )
+    assert call.mail is not None
+    error = too_large(call.mail.exit, limit, f"What {call.name!r} sends", call.name)
     return Event(Kind.SENT, call.name, call.occurrence, 0, call.input, encode_outcome(error), now)
 
 

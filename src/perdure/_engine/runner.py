@@ -22,6 +22,7 @@ from perdure._definitions.workflow import WorkflowImplementation
 from perdure._engine.attempts import Attempt
 from perdure._engine.committer import Committer
 from perdure._engine.inbox import Inbox
+from perdure._engine.mismatch import heed_mismatch
 from perdure._engine.outgoing import Outgoing
 from perdure._engine.standing import Standing, crashes_error, judge_of, standing_held, standing_of
 from perdure._kernel.event import Event, Origin
@@ -296,7 +297,8 @@ class Runner:
         self._outgoing.recall(kernel)
 
     def _new_kernel(self, origin: Origin, entries: Sequence[Entry] = ()) -> Kernel:
-        return Kernel(origin, entries, judge=judge_of(self.implementation, self._keeper.payload_limit))
+        limit = self._keeper.payload_limit
+        return Kernel(origin, entries, judge=judge_of(self.implementation, limit), payload_limit=limit)
 
     def _make_body(self) -> Any:
         # In the body's own context, which holds nothing of its starter: the engine that runs it is the nearest (R14).
@@ -428,6 +430,9 @@ class Runner:
             self._obey(answer, commit)
         if answer.stirs:
             self._keeper.stirred()
+        for met in answer.met:
+            if not met.start.strict:  # of that one its body hears
+                heed_mismatch(met.start, met.payload)
 
     def _done(self, acts: Acts, answer: Answer) -> None:
         """What the turn did to others is durable, or was for nothing."""
@@ -438,7 +443,7 @@ class Runner:
             self._keeper.stored(start)
         if answer.verdict is Verdict.APPLIED:
             return  # without receipts: an earlier try has written it, and it is in other hands or at rest since
-        for event in self._outgoing.receipts(answer.receipts, self._keeper.clock.now()):
+        for event in self._outgoing.receipts(answer, self._keeper.clock.now()):
             self.inbox.add(event)
 
     def _obey(self, answer: Answer, commit: Commit) -> None:

@@ -12,45 +12,41 @@ import logging
 import os
 import random
 import socket
-from collections import Counter
 from collections.abc import Coroutine, Iterable
 from datetime import timedelta
 from typing import Any
 
 from perdure._definitions.activity import ActivityCall
-from perdure._definitions.host import Engine, OnDuplicate, OnMismatch
+from perdure._definitions.host import Engine
 from perdure._definitions.registration import Registration
 from perdure._engine.attempts import Attempt
 from perdure._engine.cache import Cache
 from perdure._engine.committer import Committer
 from perdure._engine.heartbeats import Heartbeats
 from perdure._engine.letterbox import Letterbox
-from perdure._engine.lives import fork, rewind
 from perdure._engine.ownership import Ownership
 from perdure._engine.patience import until_answered
-from perdure._engine.reading import read_journals, read_mail
+from perdure._engine.reading import Reading
 from perdure._engine.registry import Registry
+from perdure._engine.requests import Requests
 from perdure._engine.results import Results
 from perdure._engine.retention import Retention
+from perdure._engine.room import Room
 from perdure._engine.runner import Runner
 from perdure._engine.settings import Settings
 from perdure._engine.slots import Slots
-from perdure._engine.starts import Differing, Starts
+from perdure._engine.starts import Starts
 from perdure._engine.suspects import Exposure, Suspects, is_suspect
 from perdure._engine.threads import Threads
 from perdure._engine.turns import Turns
 from perdure._engine.wakes import Wakes
 from perdure._engine.watchdog import Watchdog
-from perdure._ids import new_sender, new_worker_id
+from perdure._ids import new_worker_id
 from perdure._model.clock import Clock
 from perdure._model.records import (
-    INTERRUPTED,
     Commit,
     ExecutionId,
     History,
-    Mail,
-    MailKind,
-    Receipt,
     Record,
     Start,
     Worker,
@@ -61,8 +57,7 @@ from perdure._model.store import Store
 from perdure._values.exit import Failure
 from perdure._values.exit_codec import decode_loosely
 from perdure._values.instant import Instant
-from perdure._values.token import TokenKeys
-from perdure.errors import ExecutionNotFoundError, StoreError, StoreUnavailableError
+from perdure.errors import StoreError
 
 logger = logging.getLogger("perdure")
 
@@ -89,28 +84,20 @@ class Service:
         self.stopping = False
         self.grace_is_over = False
         self._heartbeats = Heartbeats(store)
-        self._results = Results(store, self.registry, self.runners)
-        self._letterbox = Letterbox(store)
-        self._starts = Starts(self)
+        self.results = Results(store, self.registry, self.runners)
+        self.letterbox = Letterbox(store)
+        self.starts = Starts(self)
+        self.requests = Requests(self)
         self._suspects = Suspects(store)
         self._ownership = Ownership(store)
         self._retention = Retention(store, self.registry, settings.retention_ms)
         self.turns = Turns(self._stirs)
+        self.reading = Reading(store, self.turns, self.spawn)
         self.watchdog = Watchdog(self.turns.name)
         self._background: set[asyncio.Task[None]] = set()
-        # Journals that are being read, to rebuild a kernel.
-        self._reloads: set[asyncio.Task[None]] = set()
-        # Runners whose mail is to be read; and who reads it.
-        self._without_mail: dict[ExecutionId, Runner] = {}
-        self._fetching: asyncio.Task[None] | None = None
-        # Letters on their way to the store.
-        self._posting = 0
         # Executions whose functions still run on threads when the engine has closed.
         self._kept: set[ExecutionId] = set()
-        # In-memory waits do not count against admission (R5).
-        self._sleeping: set[ExecutionId] = set()
-        # Nor do those that wait for another execution in an activity; how many of their attempts do.
-        self._aside: Counter[ExecutionId] = Counter()
+        self._room = Room(settings.admission, self.runners)
 
     # Registrations -------------------------------------------------------------------------------
 
@@ -128,7 +115,7 @@ class Service:
 
     def announce_soon(self) -> None:
         """The same, when more workflows have come while the engine is open."""
-        self._spawn(self._announce_again(), "announcement")
+        self.spawn(self._announce_again(), "announcement")
         self.wakes.backlog = True
         self.wakes.poke()
 
@@ -155,8 +142,8 @@ class Service:
         self.store.listen(self.wakes.poke_all)
         self.watchdog.start()
         self._retention.begin()
-        self._spawn(self.committer.run(), "committer")
-        self._spawn(self.wakes.run(), "wakes")
+        self.spawn(self.committer.run(), "committer")
+        self.spawn(self.wakes.run(), "wakes")
         # What a former worker left behind comes before what is started from now on.
         self.wakes.backlog = self.store.shared and bool(self.registry.names)
 
@@ -185,8 +172,8 @@ class Service:
         await asyncio.gather(*self._background, return_exceptions=True)
         self.wakes.close()
         self.watchdog.stop()
-        self._results.close()
-        self._letterbox.close()
+        self.results.close()
+        self.letterbox.close()
 
     async def drain(self, grace: timedelta) -> bool:
         """Claim and give out nothing new, and wait for what runs; whether all of it has ended in time."""
@@ -224,11 +211,11 @@ class Service:
     async def _flush(self) -> None:
         """Let what was returned in time go through its last turns and commits."""
         while True:
-            await asyncio.gather(*self._reloads, return_exceptions=True)
+            await self.reading.settled()
             await self.committer.settled()
             # Answers and ended attempts have scheduled their turns by now; they are taken in the next round of the loop.
             await asyncio.sleep(0)
-            if self.committer.idle and self.turns.idle and not self._reloads:
+            if self.committer.idle and self.turns.idle and self.reading.idle:
                 return
 
     async def _go(self) -> None:
@@ -237,7 +224,7 @@ class Service:
         for runner in self.runners.values():
             runner.let_go()
         self.runners.clear()
-        self._starts.give_up()
+        self.starts.give_up()
         self.cache.clear()
         try:
             if kept:
@@ -257,7 +244,7 @@ class Service:
             if not kept:
                 await self.store.close()
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(self._guard(coroutine, name), name=f"perdure {name}")
         self._background.add(task)
         task.add_done_callback(self._background.discard)
@@ -314,45 +301,16 @@ class Service:
 
     def _stirs(self, runner: Runner) -> None:
         """Its turn comes: it sleeps no more, and its kernel is nobody's to put away."""
-        self._sleeping.discard(runner.execution_id)
+        self._room.wake(runner.execution_id)
         self.cache.wanted(runner)
 
     def reload(self, runner: Runner, /) -> None:
         """Rebuild its kernel from the journal, then let it take its turn."""
-        if not runner.reloading:
-            runner.reloading = True
-            task = self._spawn(self._reload(runner), "reload")
-            self._reloads.add(task)
-            task.add_done_callback(self._reloads.discard)
-
-    async def _reload(self, runner: Runner) -> None:
-        for history in await read_journals(self.store, [runner]):
-            if history is not None:
-                self._revive(runner, history)
-
-    def _revive(self, runner: Runner, history: History) -> None:
-        self.turns.soon(runner, runner.revive, history)
+        self.reading.reload(runner)
 
     def fetch(self, runner: Runner, /) -> None:
-        """Read the mail that it has not seen, then let it take its turn; many at once in one look."""
-        if runner.kernel is None:
-            self.reload(runner)
-            return
-        self._without_mail[runner.execution_id] = runner
-        if self._fetching is None:
-            self._fetching = self._spawn(self._fetch(), "mail")
-            self._reloads.add(self._fetching)
-            self._fetching.add_done_callback(self._reloads.discard)
-
-    async def _fetch(self) -> None:
-        try:
-            while self._without_mail:
-                runners, self._without_mail = list(self._without_mail.values()), {}
-                for runner, history in zip(runners, await read_mail(self.store, runners), strict=True):
-                    if not runner.gone:
-                        runner.take_mail(history.letters)
-        finally:
-            self._fetching = None
+        """Read the mail that it has not seen, then let it take its turn."""
+        self.reading.fetch(runner)
 
     def stirred(self) -> None:
         """Somebody has been given something to do by a commit of this worker."""
@@ -367,12 +325,12 @@ class Service:
             elif not runner.running:
                 self.cache.keep(runner)
         if not runner.running and runner.quiet and not runner.reloading:
-            self._sleeping.add(runner.execution_id)
+            self._room.fall_asleep(runner.execution_id)
             if self.wakes.backlog:
                 self.wakes.poke()  # its room is somebody else's now
             if (exposure := self._suspects.release(runner)) is not None:
                 # It only waits for its time, a minute perhaps. Others must not wait for that.
-                self._spawn(self._excuse(runner, exposure), "suspect")
+                self.spawn(self._excuse(runner, exposure), "suspect")
 
     def calmed(self, runner: Runner, /) -> None:
         """It has got on since its claim, and is no suspect any more."""
@@ -397,21 +355,19 @@ class Service:
 
     def step_aside(self, execution_id: ExecutionId, /) -> None:
         """It waits for another execution, which may need its room."""
-        self._aside[execution_id] += 1
+        self._room.step_aside(execution_id)
         if self.wakes.backlog:
             self.wakes.poke()
 
     def step_back(self, execution_id: ExecutionId, /) -> None:
         """It counts again."""
-        self._aside[execution_id] -= 1
-        if not self._aside[execution_id]:
-            del self._aside[execution_id]
+        self._room.step_back(execution_id)
 
     def left(self, runner: Runner, commit: Commit | None, /) -> None:
         """It is no longer in this worker's hands."""
         if self.runners.get(runner.execution_id) is runner:
             del self.runners[runner.execution_id]
-            self._sleeping.discard(runner.execution_id)
+            self._room.wake(runner.execution_id)
         self.cache.wanted(runner)
         if self._suspects.release(runner) is not None:
             self._take_up_next_suspect()
@@ -419,7 +375,7 @@ class Service:
             self.wakes.poke()
         elif is_final(commit.status):
             assert commit.exit is not None
-            self._results.ended(runner.execution_id, commit.exit)
+            self.results.ended(runner.execution_id, commit.exit)
         elif commit.status is Status.SUSPENDED and commit.held is None:
             self.cache.keep(runner)
             self.wakes.sleeper(commit.wake_at)
@@ -446,13 +402,13 @@ class Service:
             self.wakes.poke()
         elif start.parent is not None:
             # Its parent waits, and has nobody whom it could ask why.
-            self._results.look_for_body(start.execution_id, start.workflow)
+            self.results.look_for_body(start.execution_id, start.workflow)
 
     # Desk: what rounds ask -----------------------------------------------------------------------
 
     def room(self) -> int:
         """How many more executions may run here now."""
-        return self.settings.admission - (len(self.runners) - len(self._sleeping) - len(self._aside))
+        return self._room.free
 
     @property
     def has_room(self) -> bool:
@@ -513,20 +469,20 @@ class Service:
             self.runners[record.execution_id] = runner
         for runner, record in parked:
             self.turns.soon(runner, runner.awake, record.fence, record.wakes)
-        histories = await read_journals(self.store, [runner for _, runner in fresh]) if fresh else []
+        histories = await self.reading.journals([runner for _, runner in fresh])
         for (record, runner), history in zip(fresh, histories, strict=True):
             if history is None:
                 continue
             if is_suspect(record):
-                self._spawn(self._expose(record, runner, history), "suspect")
+                self.spawn(self._expose(record, runner, history), "suspect")
             else:
-                self._revive(runner, history)
+                self.reading.revive(runner, history)
 
     async def _expose(self, record: Record, runner: Runner, history: History) -> None:
         """Let a suspect run, or hold it if it has ended its worker too often (R41)."""
         may_run = await self._suspects.expose(record, history)
         if may_run:
-            self._revive(runner, history)
+            self.reading.revive(runner, history)
         elif not runner.gone:
             runner.convict(record.crashes)
 
@@ -537,7 +493,7 @@ class Service:
 
     def _take_up_next_suspect(self) -> None:
         if records := self._suspects.take_next():
-            self._spawn(self.take_up(records), "suspect")
+            self.spawn(self.take_up(records), "suspect")
 
     async def mail_came(self, wakes: dict[ExecutionId, int], /) -> None:
         """Let executions that run here read their mail."""
@@ -548,8 +504,8 @@ class Service:
 
     async def look_after_waiters(self) -> None:
         """Tell those who wait for executions that have ended elsewhere."""
-        self._letterbox.look()
-        await self._results.look()
+        self.letterbox.look()
+        await self.results.look()
 
     @property
     def next_sweep(self) -> Instant | None:
@@ -559,141 +515,12 @@ class Service:
     def sweep(self) -> None:
         """Remove what is old, if it is time for that."""
         if not self.stopping and self._retention.take():
-            self._spawn(self._sweep(), "retention")
+            self.spawn(self._sweep(), "retention")
 
     async def _sweep(self) -> None:
         await self._retention.sweep()
         # In memory nobody else has the next round taken when the next sweep is due.
         self.wakes.poke()
-
-    # Engine: what definitions ask ----------------------------------------------------------------
-
-    def now(self) -> Instant:
-        """The time on the store's clock."""
-        return self.clock.now()
-
-    async def start_execution(
-        self, start: Start, *, on_duplicate: OnDuplicate, on_mismatch: OnMismatch, differing: Differing
-    ) -> None:
-        """Start or join; it is durable when this returns."""
-        await self._starts.start(start, on_duplicate=on_duplicate, on_mismatch=on_mismatch, differing=differing)
-
-    async def wait_for_exit(self, execution_id: ExecutionId, *, workflow: str, timeout: timedelta | None) -> bytes:
-        """The encoded exit of an execution, once it has one."""
-        return await self._results.wait(execution_id, workflow=workflow, timeout=timeout)
-
-    async def record(self, execution_id: ExecutionId, /) -> Record | None:
-        """The execution as it stands in the store."""
-        records = await self.store.read([execution_id])
-        return records[0] if records else None
-
-    async def await_record(self, execution_id: ExecutionId, /) -> Record | None:
-        """The same, once the store answers."""
-        return await self._results.record(execution_id)
-
-    async def resume_execution(self, execution_id: ExecutionId, /, *, skip: bool = False) -> None:
-        """Move a held execution; with `skip`, past the compensation that holds it."""
-        try:
-            found = await self.store.resume(execution_id, skip=skip)
-        finally:
-            # Also if the caller was cancelled meanwhile: the store may have done it, and in memory nobody else says so.
-            self.wakes.poke()
-        if found is None:
-            raise _not_found(execution_id)
-
-    async def interrupt_execution(self, execution_id: ExecutionId, /) -> None:
-        """Ask an execution to end; nothing on unknown or finished ones."""
-        await self.deliver(Mail(execution_id, MailKind.INTERRUPT, "", INTERRUPTED))
-
-    async def interrupt_unsafe(self, execution_id: ExecutionId, /) -> bool:
-        """End an execution as INTERRUPTED, whatever it does and without any clean-up; whether it had not ended before."""
-        ended = {Receipt.STORED}
-
-        async def end() -> Receipt:
-            try:
-                return await self.store.interrupt_unsafe(execution_id, INTERRUPTED)
-            except StoreUnavailableError:
-                # It may have been done, and then the answer to the next try is that it has ended.
-                ended.add(Receipt.FINISHED)
-                raise
-
-        receipt = await until_answered(end, f"{execution_id} is ended once more", StoreUnavailableError)
-        if receipt is Receipt.UNKNOWN:
-            raise _not_found(execution_id)
-        runner = self.runners.get(execution_id)
-        if runner is not None and receipt in ended:
-            # Nothing that it still does can be written; an execution that sleeps would never find out.
-            runner.drop()
-        self.wakes.poke_mail()
-        return receipt in ended
-
-    async def deliver(self, mail: Mail, /) -> Receipt:
-        """Have mail delivered, once; it is durable when this returns."""
-        if not mail.sender:
-            mail = mail._replace(sender=new_sender())
-        # It may have been stored though nobody said so; sent again under the same sender it is known for its own.
-        sent, what = mail, f"mail to {mail.execution_id} is sent again"
-        try:
-            [receipt] = await until_answered(lambda: self._post(sent), what, StoreUnavailableError)
-        finally:
-            self.wakes.poke_mail()
-        return receipt
-
-    async def _post(self, mail: Mail) -> list[Receipt]:
-        """Deliver, and for a letter that is alone claim in the same breath.
-
-        What waits for the store together becomes one transaction there: whom the letter wakes runs on after one write
-        to the disk instead of two. Of many letters the next round claims all whom they wake at once.
-        """
-        self._posting += 1
-        try:
-            if self._posting > 1 or self.wakes.claims or self.stopping:
-                return await self.store.deliver([mail])
-            posted = self.loop.create_task(self.store.deliver([mail]))
-            self._spawn(self._claim_along(), "claim")
-            return await posted
-        finally:
-            self._posting -= 1
-
-    async def _claim_along(self) -> None:
-        try:
-            await self.wakes.claim()
-        except StoreError:
-            self.wakes.poke()  # a short cut only; the next round says what is wrong
-
-    async def wait_for_mail(self, execution_id: ExecutionId, kind: str, name: str, /) -> bytes:
-        """The exit of mail, once it has come (R14)."""
-        return await self._letterbox.wait(execution_id, kind, name)
-
-    async def rewind(self, execution_id: ExecutionId, to: int, /) -> None:
-        """Have a finished or held execution go on behind an entry of its journal, as a new life (R37)."""
-        await rewind(self.store, execution_id, to)
-        self.cache.forget(execution_id)
-        self.wakes.poke_mail()
-
-    async def fork(
-        self, execution_id: ExecutionId, at: int, /, *, new_id: ExecutionId | None, compensates: bool
-    ) -> ExecutionId:
-        """Begin a new execution with the journal of another one, up to an entry (R49); its id."""
-        birth = await fork(self.store, execution_id, at, new_id=new_id, compensates=compensates)
-        await self._starts.bear(birth)
-        return birth.execution_id
-
-    async def published(self, execution_id: ExecutionId, /) -> dict[str, bytes]:
-        """What a body has shown, by name, encoded."""
-        found = await self.store.published(execution_id)
-        if not found and await self.record(execution_id) is None:
-            raise _not_found(execution_id)
-        return found
-
-    @property
-    def token_keys(self) -> TokenKeys | None:
-        """What this engine signs tokens with; None: it takes unsigned ones."""
-        return self.settings.token_keys
-
-
-def _not_found(execution_id: ExecutionId) -> ExecutionNotFoundError:
-    return ExecutionNotFoundError(f"There is no execution {execution_id}.", execution_id=execution_id)
 
 
 def _cause(commit: Commit) -> str:

@@ -23,6 +23,7 @@ from perdure._values.cause import Cause, Die
 from perdure._values.exit import Failure, Success
 from perdure._values.exit_codec import ExitCodec, merged_failures
 from perdure._values.instant import UNTIL_RESUMED, Instant
+from perdure._values.limit import check_size
 from perdure.errors import Defect, PayloadError
 
 # Of a body that waits for thousands of things, so many are shown to those who look.
@@ -60,7 +61,7 @@ def standing_of(
     if kernel.failing:
         return _RUNNING if busy else _failed(kernel, codec)
     if not kernel.steps.waiting and not kernel.steps.leaving:
-        return standing_held(codec, Held.DEADLOCK, Defect("Deadlock", _deadlock(implementation.name)))
+        return _deadlocked(kernel, codec, implementation.name)
     return _RUNNING if _in_hand(kernel, now) else _suspended(kernel)
 
 
@@ -72,7 +73,8 @@ def judge_of(implementation: WorkflowImplementation[..., Any], payload_limit: in
         if failure is None:
             try:
                 encoded, told = codec.success(value)
-                _check_size(encoded, payload_limit, implementation.name)
+                name = implementation.name
+                check_size(encoded, payload_limit, f"The result of workflow {name!r}", name)
             except BaseException as error:  # noqa: BLE001 - this is the body's end; what a type's own code raises is a defect (R9)
                 failure = error
             else:
@@ -152,7 +154,7 @@ def _suspended(kernel: Kernel) -> Standing:
 def _held(kernel: Kernel, codec: ExitCodec[Any], trouble: Trouble) -> Standing:
     """In trouble: what it had failed with counts no more when somebody resumes it."""
     if trouble.held is Held.COMPENSATION:
-        kernel.note_held()
+        kernel.note_held(_failed_with(kernel))
     if trouble.exit is None:
         return standing_held(codec, trouble.held, trouble.error)._replace(waits=waits_of(kernel))
     return Standing(Status.SUSPENDED, trouble.held, trouble.exit, waits=waits_of(kernel))
@@ -162,8 +164,30 @@ def _failed(kernel: Kernel, codec: ExitCodec[Any]) -> Standing:
     """Activities have failed, and all that ran beside them has ended: they are done again when it is resumed (R36)."""
     failures = [_encode_cause(codec, _let_out(codec, call, failure)) for call, failure in kernel.failing.items()]
     cause = merged_failures(failures)
+    if kernel.unwinds:
+        return _held_by_compensation(kernel, cause)
     kernel.note_held(cause)
     return Standing(Status.SUSPENDED, Held.FAILURE, cause, waits=waits_of(kernel))
+
+
+def _deadlocked(kernel: Kernel, codec: ExitCodec[Any], workflow: str) -> Standing:
+    """It waits for nothing that could come."""
+    if kernel.unwinds:
+        what = f"a compensation or a finalizer of {workflow!r}"
+        return _held_by_compensation(kernel, _encode_cause(codec, Cause.die(Defect("Deadlock", _deadlock(what)))))
+    return standing_held(codec, Held.DEADLOCK, Defect("Deadlock", _deadlock(f"the body of {workflow!r}")))
+
+
+def _held_by_compensation(kernel: Kernel, cause: bytes) -> Standing:
+    """Whatever keeps a compensation from its end, it may be passed over, and no interrupt moves it (R28)."""
+    kernel.note_held(_failed_with(kernel))
+    return Standing(Status.SUSPENDED, Held.COMPENSATION, cause, waits=waits_of(kernel))
+
+
+def _failed_with(kernel: Kernel) -> bytes:
+    """What a body has failed with, or was interrupted with; nothing, if it has succeeded."""
+    ending = kernel.ending
+    return ending.exit if ending is not None and ending.failed else b""
 
 
 def _let_out(codec: ExitCodec[Any], call: Call, failure: bytes) -> Cause:
@@ -199,15 +223,6 @@ def _wait(call: Call) -> dict[str, Any]:
     return {**wait, "id": call.input.decode()} if call.kind is Kind.CHILD else wait
 
 
-def _check_size(encoded: bytes, limit: int, workflow: str) -> None:
-    if len(encoded) > limit:
-        raise PayloadError(
-            f"The result of workflow {workflow!r} has {len(encoded):,} bytes; the limit is {limit:,}. "
-            "Store it elsewhere and return where it is, or open the engine with a larger payload_limit=.",
-            owner=workflow,
-        )
-
-
 def _encode_cause(codec: ExitCodec[Any], cause: Cause) -> bytes:
     try:
         return codec.encode_failure(cause, None)
@@ -215,9 +230,9 @@ def _encode_cause(codec: ExitCodec[Any], cause: Cause) -> bytes:
         return codec.encode_failure(Cause.die(unencodable), None)
 
 
-def _deadlock(workflow: str) -> str:
+def _deadlock(what: str) -> str:
     return (
-        f"the body of {workflow!r} waits for nothing that could come: no step, no timer. It awaits a Future, an Event, "
+        f"{what} waits for nothing that could come: no step, no timer. It awaits a Future, an Event, "
         "a Lock or a Queue that only its own tasks could wake, and none of them will"
     )
 

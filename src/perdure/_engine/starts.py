@@ -6,29 +6,27 @@ the first turn may have run for nothing; its effects have not.
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Protocol
 
 from perdure._definitions import ambient
-from perdure._definitions.host import OnDuplicate, OnMismatch
+from perdure._definitions.host import OnDuplicate
+from perdure._engine.mismatch import heed_mismatch
 from perdure._engine.registry import Registry
+from perdure._engine.results import Results
 from perdure._engine.runner import Keeper, Runner, not_known_to_be_written
 from perdure._engine.turns import Turns
 from perdure._model.records import Answer, Commit, ExecutionId, Record, Start, Verdict
 from perdure._model.status import Status
 from perdure._model.store import Store
+from perdure._values.limit import check_size
 from perdure.errors import (
     ExecutionExistsError,
     NotRegisteredError,
-    PayloadError,
-    PayloadMismatchError,
     StoreRefusedError,
     UsageError,
 )
 
 logger = logging.getLogger("perdure")
-
-Differing = Callable[[bytes], tuple[str, ...]]
 
 
 class Reception(Keeper, Protocol):
@@ -54,9 +52,8 @@ class Reception(Keeper, Protocol):
         """Whether a new execution may run here now, before all that is pending."""
         ...
 
-    async def await_record(self, execution_id: ExecutionId, /) -> Record | None:
-        """The execution as it stands in the store, once that answers."""
-        ...
+    @property
+    def results(self) -> Results: ...
 
 
 class _Starter:
@@ -86,9 +83,7 @@ class Starts:
         # Starts on their way into the store, for whoever has room.
         self._unwritten: dict[asyncio.Future[Answer], Start] = {}
 
-    async def start(
-        self, start: Start, *, on_duplicate: OnDuplicate, on_mismatch: OnMismatch, differing: Differing
-    ) -> None:
+    async def start(self, start: Start, *, on_duplicate: OnDuplicate) -> None:
         """Start or join; it is durable when this returns."""
         self._check(start)
         runner = self._reception.runners.get(start.execution_id)
@@ -100,7 +95,7 @@ class Starts:
             # This worker was retired while the birth was on its way; a start that waits needs no worker.
             verdict = await self._store(start)
         if verdict is Verdict.JOINED:
-            await self._join(start, on_duplicate, on_mismatch, differing)
+            await self._join(start, on_duplicate)
 
     async def _join_birth(self, runner: Runner) -> Verdict:
         # Shielded: cancelling one caller must not cancel the birth that others wait for. A birth that is lost was
@@ -119,13 +114,7 @@ class Starts:
         # An activity that still has its grace may start something: refusing it would become its recorded result (R9).
         if reception.stopping and ambient.attempt.get() is None:
             raise UsageError("The engine is closing and takes no new executions.")
-        if len(start.payload) > reception.payload_limit:
-            raise PayloadError(
-                f"The payload of {start.workflow!r} has {len(start.payload):,} bytes; the limit is "
-                f"{reception.payload_limit:,}. Store it elsewhere and pass where it is, or open the engine with a "
-                "larger payload_limit=.",
-                owner=start.workflow,
-            )
+        check_size(start.payload, reception.payload_limit, f"The payload of {start.workflow!r}", start.workflow)
         if start.workflow not in reception.registry and not reception.store.shared:
             raise NotRegisteredError(
                 f"No body of workflow {start.workflow!r} is registered in this memory engine ({reception.registry} is), "
@@ -177,28 +166,13 @@ class Starts:
             return False
         return any(life.payload == start.payload for life in await self._reception.store.lives(record.execution_id))
 
-    async def _join(
-        self, start: Start, on_duplicate: OnDuplicate, on_mismatch: OnMismatch, differing: Differing
-    ) -> None:
+    async def _join(self, start: Start, on_duplicate: OnDuplicate) -> None:
         if on_duplicate == "reject":
             raise ExecutionExistsError(
                 f"Execution {start.execution_id} of {start.workflow!r} exists already, and on_duplicate is 'reject'.",
                 execution_id=start.execution_id,
             )
-        record = await self._reception.await_record(start.execution_id)
+        record = await self._reception.results.record(start.execution_id)
         if record is None or record.payload == start.payload or await self._was_its_payload(record, start):
             return
-        fields = differing(record.payload)
-        if not fields:
-            return
-        if on_mismatch == "raise":
-            raise PayloadMismatchError(
-                f"Execution {start.execution_id} of {start.workflow!r} was started with another payload: "
-                f"{', '.join(fields)} differ(s). The same idempotency key must mean the same work.",
-                fields=fields,
-                execution_id=start.execution_id,
-            )
-        logger.warning(
-            "execution %s of %r was started with another payload before (%s differ(s)); the first one stands",
-            start.execution_id, start.workflow, ", ".join(fields),
-        )  # fmt: skip
+        heed_mismatch(start, record.payload)

@@ -5,7 +5,7 @@ must not end at the one that cannot be read. What cannot be read is left out, an
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
@@ -14,13 +14,13 @@ from perdure._engine.runner import Runner
 from perdure._engine.standing import waits_of
 from perdure._model.info import ExecutionInfo, JournalEntry, Wait
 from perdure._model.journal import Entry, Kind
-from perdure._model.records import UNREADABLE, ExecutionId, History, MailKind, Record
-from perdure._model.status import Status, is_final
+from perdure._model.records import DEADLINE_NAME, UNREADABLE, ExecutionId, History, Letter, MailKind, Record
+from perdure._model.status import Held, Status, is_final
 from perdure._model.store import Store
 from perdure._values.cause import Cause
 from perdure._values.exit import Exit, Failure
 from perdure._values.exit_codec import decode_loosely, is_success, retry_at
-from perdure._values.instant import to_datetime
+from perdure._values.instant import Instant, to_datetime
 from perdure.errors import ExecutionNotFoundError, PayloadError, StoreFileError
 
 T = TypeVar("T")
@@ -32,6 +32,8 @@ PROGRESS: Final = "progress"
 # So far back the last failure of an attempt is looked for: an execution of a million steps is described as fast as
 # one of ten.
 RECENT: Final = 100
+# So many executions are looked at for a circle of parents and children; a real one is of two or three.
+MOST_FOLLOWED: Final = 200
 
 
 class Views:
@@ -54,7 +56,6 @@ class Views:
             told = _told_live(told, runner)
         told, (entries, letters) = await self._lately(told, record)
         failed = next((entry for entry in reversed(entries) if _has_failed(entry)), None)
-        asked = next((letter.at for letter in letters if letter.kind == MailKind.INTERRUPT), None)
         published = {name: _json(value) for name, value in (await self._store.published(execution_id)).items()}
         return replace(
             told,
@@ -63,7 +64,8 @@ class Views:
             failed_step=failed.name if failed else None,
             published=published,
             progress=published.get(PROGRESS),
-            interrupted_at=_optional(asked),
+            interrupted_at=_optional(_asked_to_end(letters)),
+            failed_with=_failed_with(entries) if told.held is Held.COMPENSATION else None,
         )
 
     async def explain(self, execution_id: ExecutionId) -> str:
@@ -74,7 +76,8 @@ class Views:
         """
         told = await self.describe(execution_id)
         workers = await self._store.workers()
-        return explain(told, workers=workers, now=to_datetime(self._store.clock.now()))
+        circle = await self._circle(told)
+        return explain(told, workers=workers, now=to_datetime(self._store.clock.now()), circle=circle)
 
     async def journal(self, execution_id: ExecutionId) -> list[JournalEntry]:
         """The journal of an execution, in order.
@@ -85,6 +88,24 @@ class Views:
         record = await self._record(execution_id)
         histories = await self._store.load([(record.incarnation, 0, 0)])
         return [journal_entry(entry) for entry in histories[0].entries]
+
+    async def _circle(self, told: ExecutionInfo) -> Sequence[ExecutionId]:
+        """Who waits for a child of whom, from this execution back to itself; empty: it does not come back to it."""
+        paths = {child: [told.execution_id, child] for child in _children(told)}
+        wanted = list(paths)
+        while wanted and len(paths) <= MOST_FOLLOWED:
+            if told.execution_id in paths:
+                return paths[told.execution_id][:-1]
+            parents = [info(record) for record in await self._store.read(wanted)]
+            found = {
+                child: [*paths[parent.execution_id], child]
+                for parent in parents
+                for child in _children(parent)
+                if child not in paths
+            }
+            paths |= found
+            wanted = list(found)
+        return ()
 
     async def _lately(self, told: ExecutionInfo, record: Record) -> tuple[ExecutionInfo, History]:
         """What has happened to it lately; nothing, with a word about it, where its journal cannot be read."""
@@ -151,8 +172,25 @@ def journal_entry(entry: Entry) -> JournalEntry:
     )
 
 
+def _children(told: ExecutionInfo) -> list[ExecutionId]:
+    return [wait.execution_id for wait in told.waits if wait.execution_id is not None]
+
+
 def _has_failed(entry: Entry) -> bool:
     return entry.kind == Kind.ACTIVITY and not is_success(entry.exit)
+
+
+def _asked_to_end(letters: Sequence[Letter]) -> Instant | None:
+    """When somebody asked it to end last, else when its deadline did."""
+    asked = {letter.name: letter.at for letter in letters if letter.kind == MailKind.INTERRUPT}
+    late = asked.pop(DEADLINE_NAME, None)
+    return max(asked.values(), default=late)
+
+
+def _failed_with(entries: Sequence[Entry]) -> Cause | None:
+    """What it had failed with when it was held last: the note of that is the last that is written of it."""
+    held = next((entry for entry in reversed(entries) if entry.kind == Kind.HELD), None)
+    return None if held is None or not held.exit else _cause(held.exit)
 
 
 def _cause(encoded: bytes) -> Cause | None:

@@ -8,7 +8,7 @@ act goes with its marker: a marker that is recorded, or taken back, has nothing 
 from collections.abc import Callable, Sequence
 
 from perdure._kernel.event import Event
-from perdure._model.journal import ANSWERS, MARKERS, Entry, Kind
+from perdure._model.journal import ANSWERS, FORKS, MARKERS, Entry, Kind
 from perdure._model.records import Acts, Start
 from perdure._values.instant import Instant
 
@@ -19,7 +19,7 @@ Perform = Callable[[Acts], object]
 class Draft:
     """The end of a journal, as one kernel sees it."""
 
-    __slots__ = ("_acts", "_entries", "_recorded_at", "answers", "fed_seq", "letters", "now", "seq")
+    __slots__ = ("_acts", "_entries", "_recorded_at", "answers", "copied", "fed_seq", "letters", "now", "seq")
 
     def __init__(self, began_at: Instant, history: Sequence[Entry]) -> None:
         # The time of the last fed entry (R38); never goes back.
@@ -45,6 +45,11 @@ class Draft:
                 self.answers.setdefault((entry.kind, entry.name), []).append(entry)
             else:
                 self.letters.append(entry)
+        # The seq of the last entry that is a fork's from its original; 0: there is none.
+        self.copied = 0
+        for name in FORKS if self.answers else ():
+            for entry in self.answers.get((Kind.ACT, name), ()):
+                self.copied = max(self.copied, entry.seq)
 
     def next_entry(self, event: Event) -> Entry:
         """The entry that an event would be; it is not drafted yet."""
@@ -82,18 +87,21 @@ class Draft:
         """Do something to others with the entry drafted last; nothing, if that is taken back."""
         self._acts.append((self.seq, perform))
 
-    def act(self, name: str, occurrence: int, perform: Perform) -> None:
-        """Do something to others, once, whatever is replayed (R42)."""
+    def act(self, name: str, occurrence: int, perform: Perform, asked: bytes = b"") -> None:
+        """Do something to others, once, whatever is replayed (R42); what was `asked` is no part of what it is known by."""
         if self.marked(Kind.ACT, name, occurrence) is None:
-            self.mark(Kind.ACT, name, occurrence)
+            self.mark(Kind.ACT, name, occurrence, asked=asked)
             self.do(perform)
+
+    def has_started(self, start: Start) -> bool:
+        """Whether an execution of that id has been started before."""
+        wanted = start.execution_id.encode()
+        return any(entry.input == wanted for entry in self.answers.get((Kind.START, start.workflow), ()))
 
     def start(self, start: Start, occurrence: int) -> None:
         """Have an execution started, once, whatever is replayed (R42)."""
-        wanted = start.execution_id.encode()
-        recorded = self.answers.get((Kind.START, start.workflow), ())
-        if not any(entry.input == wanted for entry in recorded):
-            self.mark(Kind.START, start.workflow, occurrence, asked=wanted)
+        if not self.has_started(start):
+            self.mark(Kind.START, start.workflow, occurrence, asked=start.execution_id.encode())
             self.do(lambda acts: acts.starts.append(start))
 
     def marked(self, kind: Kind, name: str, occurrence: int) -> Entry | None:

@@ -59,11 +59,14 @@ def event_of(letter: Letter) -> Event:
             kind, asked = Kind.MESSAGE, message_id.encode()
         case MailKind.CHILD:
             kind, name, asked = Kind.CHILD, "", letter.name.encode()
+        case MailKind.PAYLOAD:
+            kind = Kind.PAYLOAD
         case MailKind.FREED:
             child, _, number = letter.name.partition("/")
             kind, name, asked, attempt = Kind.FREED, "", child.encode(), int(number)
         case MailKind.INTERRUPT:
-            kind, name = Kind.INTERRUPT, "interrupt"
+            # An entry has a name; and journals that were written before deadlines had letters of their own have this one.
+            kind, name = Kind.INTERRUPT, letter.name or "interrupt"
         case MailKind.SKIP:
             kind = Kind.SKIP
         case _:

@@ -101,6 +101,7 @@ class Finish:
                 if self._holds or self._host.guarded or (self._steps.leaving and self._host.stack):
                     return False
                 self._phase = Phase.UNWINDING
+                self._host.unwinds = True
                 return True
             case Phase.UNWINDING:
                 return self._unwind()
@@ -187,6 +188,7 @@ class Finish:
     def skip(self) -> None:
         """Somebody has decided that the compensation which held it is passed over (R28)."""
         self._finalizer = None
+        self.voids = []  # what it failed with is history from now on
         # What it still asks for has no effect: the body's task, which is done, is the one that counts.
         self._host.main = self.main
         # Also where it has failed: the tasks that it left would run on beside the next one.

@@ -8,12 +8,16 @@ import asyncio
 import itertools
 from collections.abc import Callable
 from contextvars import Context
+from dataclasses import replace
+from hashlib import sha256
 from random import Random
 from typing import Any, Final, Literal
 
 from perdure._definitions import ambient
 from perdure._definitions.clock import IN_MEMORY_THRESHOLD_MS, TimerCall
 from perdure._definitions.host import Call, Finalizer
+from perdure._kernel.agreement import Agreements
+from perdure._kernel.children import Inherited, act_of, asked_of
 from perdure._kernel.draft import Draft, Perform
 from perdure._kernel.ending import Stack
 from perdure._kernel.event import Origin
@@ -21,7 +25,9 @@ from perdure._kernel.loop import SERIAL_SHIFT, KernelFuture, KernelLoop, KernelT
 from perdure._kernel.matching import Steps
 from perdure._model.journal import Entry, Kind
 from perdure._model.records import Acts, ExecutionId, Start
+from perdure._values.exit_codec import decode_loosely, encode_outcome
 from perdure._values.instant import Instant
+from perdure._values.limit import too_large
 from perdure.errors import PayloadError, UsageError
 
 # Kernels of this process, counted round: past 2**63 Python folds the upper bits of a hash into the lower ones, and the
@@ -47,19 +53,23 @@ class BodyHost:
     """The `Host` of one body, and the `Timers` of its loop."""
 
     __slots__ = (
-        "_counts", "_draft", "_draws", "_draws_at", "_equals", "_guarded_since", "_number", "_origin", "_patches", "_races", "_steps",
-        "asked", "due", "guarded", "loop", "main", "next", "outbox", "put_away", "replaying", "stack", "unread", "withdrawn",
+        "_calls", "_counts", "_draft", "_draws", "_draws_at", "_equals", "_guarded_since", "_number", "_origin", "_patches", "_payload_limit",
+        "_races", "_steps", "agreements", "asked", "due", "guarded", "inherited", "loop", "main", "next", "outbox", "put_away", "replaying", "stack",
+        "unread", "unwinds", "withdrawn",
     )  # fmt: skip
 
     # None: the body has been put away.
     loop: KernelLoop | None
 
-    def __init__(self, origin: Origin, draft: Draft, steps: Steps) -> None:
+    def __init__(self, origin: Origin, draft: Draft, steps: Steps, payload_limit: int) -> None:
         self._origin = origin
+        self._payload_limit = payload_limit
         self._draft = draft
         self._steps = steps
         self._number = (next(_serials) % _SERIALS + 1) << SERIAL_SHIFT
         self._counts: dict[tuple[str, str], int] = {}
+        # The same for calls of activities, by name alone.
+        self._calls: dict[str, int] = {}
         self._equals: dict[int, int] = {}
         self._patches: dict[str, bool] = {}
         # How many draws there were in the turn that followed the entry with this seq.
@@ -81,6 +91,8 @@ class BodyHost:
         self._races: dict[tuple[str, int], asyncio.Future[bytes]] = {}
         # What is to be done when the execution ends; made when something is.
         self.stack: Stack | None = None
+        # The kernel's to change: whether the body has ended and the stack is being run.
+        self.unwinds = False
         # Cancelled calls whose attempt is not cut in half (R27): they wait for its end all the same.
         self.guarded: set[Call] = set()
         # After which entry a call with a guard was asked for.
@@ -89,6 +101,10 @@ class BodyHost:
         self.unread: PayloadError | None = None
         # The next life, where the body has asked to go on as new.
         self.next: Start | None = None
+        # Whom its journal has started, where that was handed on by another life, or copied; None: it is its own.
+        self.inherited: Inherited | None = None
+        # What it knows of the payloads of its children; made when it asks for one.
+        self.agreements: Agreements | None = None
 
     # Who and when --------------------------------------------------------------------------------
 
@@ -166,10 +182,14 @@ class BodyHost:
         """How many have been taken so far."""
         return self._counts.get((kind, name), 0)
 
+    def times_called(self, name: str) -> int:
+        """How many calls of an activity of this name have been counted."""
+        return self._calls.get(name, 0)
+
     def count_call(self, name: str, input: bytes, /) -> tuple[int, int, int]:
         """Count one more activity call: its occurrence, which one of its equals it is (R14), its creation number."""
-        counts, place = self._counts, (_ACTIVITY, name)
-        occurrence = counts[place] = counts.get(place, 0) + 1
+        calls = self._calls
+        occurrence = calls[name] = calls.get(name, 0) + 1
         # By hash, so that a parked kernel does not keep every input it has ever sent.
         equals, equal = self._equals, hash((name, input))
         number_of_equals = equals[equal] = equals.get(equal, 0) + 1
@@ -199,15 +219,25 @@ class BodyHost:
             self._patches[change_id] = known
         return known
 
+    def child_id(
+        self, kind: Kind, workflow: str, occurrence: int, asked: ExecutionId, payload: bytes | None, /
+    ) -> ExecutionId:
+        """Which execution a call means."""
+        if self.inherited is None:
+            return asked
+        return self.inherited.find(kind, workflow, occurrence, asked, payload)
+
     def start(self, start: Start, /) -> None:
         """Start an execution, detached, with this turn's commit (R42)."""
         if not self.closed:
+            self._admit_start("start", start, done=self._draft.has_started(start))
             self._draft.start(start, max(1, self.occurrences(Kind.START, start.workflow)))
 
     def continue_as(self, start: Start, /) -> None:
         """End this life with what the body raises now, and begin the next one (R37).
 
         Raises:
+            PayloadError: Its payload is larger than the engine takes.
             UsageError: Something stands on the stack, which the next life would know nothing of.
         """
         if self.has_to_undo:
@@ -215,6 +245,8 @@ class BodyHost:
                 "This body has registered finalizers or compensations, or a step that has one still runs; they end with "
                 "this life, and the next one would know nothing of them. Finish what they are for first, in a child execution for example."
             )
+        if not self.closed:
+            self._admit_start("continue_as_new", start)
         self.next = start
 
     # What it does to others, and shows -------------------------------------------------------------
@@ -230,10 +262,42 @@ class BodyHost:
             self._draft.mark(kind, name, occurrence, answer=made)
         return made
 
-    def act(self, name: str, perform: Perform, /) -> None:
+    def act(self, name: str, perform: Perform, said: bytes = b"", /) -> None:
         """Do something to others with this turn's commit, once (R42)."""
-        if not self.closed:
-            self._draft.act(name, self.occurrence(Kind.ACT, name), perform)
+        if self.closed:
+            return
+        occurrence = self.occurrence(Kind.ACT, name)
+        if said and self._draft.marked(Kind.ACT, name, occurrence) is None:
+            self._admit(name, said, f"What {name!r} says")
+        self._draft.act(name, occurrence, perform)
+
+    def _admit_start(self, step: str, start: Start, *, done: bool = False) -> None:
+        """Refuse a start whose payload is too large; `done`: one of its id has been asked for before."""
+        self._admit(f"{step}:{start.execution_id}", start.payload, f"The payload of {start.workflow!r}", done=done)
+
+    def _admit(self, step: str, said: bytes, what: str, *, done: bool = False) -> None:
+        """Refuse what is larger than the engine takes, before anything of it is recorded.
+
+        The refusal is recorded, by a digest of what was refused: the limit is an option of the engine, and the body has
+        gone another way because of it. So the same words are refused for the rest of this life. With `done` there is
+        no other reason to refuse them: what has been taken once is taken on every replay.
+
+        Raises:
+            PayloadError: It is larger, or was when it was said first.
+        """
+        name, limit = f"refused:{step}", self._payload_limit
+        refusals = self._draft.answers.get((Kind.ACT, name), ())
+        is_too_large = len(said) > limit and not done
+        if not is_too_large and not refusals:
+            return
+        asked = sha256(said).hexdigest().encode()
+        refused = next((entry for entry in refusals if entry.input == asked), None)
+        if refused is None:
+            if not is_too_large:
+                return
+            answer = encode_outcome(too_large(said, limit, what, step))
+            refused = self._draft.mark(Kind.ACT, name, len(refusals) + 1, asked=asked, answer=answer)
+        decode_loosely(refused.exit).unwrap()
 
     # Races and the stack ---------------------------------------------------------------------------
 
@@ -306,6 +370,8 @@ class BodyHost:
         elif kind is _TIMER:
             self._recall_due(call)
         elif kind is Kind.SENT:
+            if call.start is not None:
+                self._begin(call, call.start)
             if not self.replaying:
                 self.outbox.append(call)
         elif self._find(call):
@@ -318,26 +384,41 @@ class BodyHost:
     def _find(self, call: Call) -> bool:
         """Look whether what a call waits for has come already; if so it is given to it as an event of its own."""
         entry = self._steps.take_message(call.name) if call.kind is Kind.MESSAGE else self._steps.shared(call)
+        if call.kind is Kind.CHILD:
+            if entry is None:
+                self._join(call)
+            if self.agreements is None:
+                self.agreements = Agreements(self._draft, self._steps)
+            entry = self.agreements.answer(call, entry)
         if entry is not None:
             self._steps.add(call)
             self.due.append((call, entry))
             return True
-        if call.kind is Kind.CHILD:
-            self._join(call)
         return False
 
     def _join(self, call: Call) -> None:
         """Have a child started, or joined; once, whoever else in this body waits for it, until all of them have left it."""
         start = call.start
         assert start is not None
-        self._steps.leaving.pop(call.input, None)
-
         times_left = self._times_left(start.execution_id)
+        name = act_of(start.execution_id)
+        self._admit_start("child", start, done=(Kind.ACT, name) in self._draft.answers)
+        self._steps.leaving.pop(call.input, None)
 
         def perform(acts: Acts) -> None:
             (acts.rejoins if times_left else acts.children).append(start)
 
-        self._draft.act(f"child:{start.execution_id}", times_left + 1, perform)
+        self._draft.act(name, times_left + 1, perform, asked_of(call))
+
+    def _begin(self, call: Call, start: Start) -> None:
+        """Have an execution started whose starter hears what has become of that; asked again, it only hears (R42)."""
+        started = self._draft.has_started(start)
+        self._admit_start("start", start, done=started)
+        if started:
+            call.start = replace(start, restarts=False)
+        else:
+            occurrence = max(1, self.occurrences(Kind.START, start.workflow))
+            self._draft.mark(Kind.START, start.workflow, occurrence, asked=start.execution_id.encode())
 
     def _times_left(self, child_id: ExecutionId) -> int:
         return self.occurrences(Kind.ACT, f"leave:{child_id}")
@@ -377,7 +458,7 @@ class BodyHost:
     def _leave(self, call: Call) -> None:
         """Give up a child that nobody here waits for any more: if it is this execution's own, it is interrupted (R31)."""
         child_id = call.input.decode()
-        if self._draft.marked(Kind.ACT, f"child:{child_id}", self._times_left(child_id) + 1) is None:
+        if self._draft.marked(Kind.ACT, act_of(child_id), self._times_left(child_id) + 1) is None:
             return
         self._steps.leaving[call.input] = call
 

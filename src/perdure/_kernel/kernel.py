@@ -13,6 +13,7 @@ kernel may run ahead of durability by one commit; its effects never.
 import asyncio
 import json
 import logging
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
 from dataclasses import replace
@@ -22,6 +23,8 @@ from pydantic_core import from_json, to_json
 
 from perdure._definitions.clock import TimerCall
 from perdure._definitions.host import Call
+from perdure._kernel.agreement import verdict_on
+from perdure._kernel.children import Inherited
 from perdure._kernel.divergence import divergence_error
 from perdure._kernel.draft import Draft
 from perdure._kernel.ending import Ending, Judge, plain_ending
@@ -66,13 +69,20 @@ class Kernel:
     )  # fmt: skip
 
     def __init__(
-        self, origin: Origin, history: Sequence[Entry] = (), budget: int | None = None, judge: Judge = plain_ending
+        self,
+        origin: Origin,
+        history: Sequence[Entry] = (),
+        budget: int | None = None,
+        judge: Judge = plain_ending,
+        payload_limit: int = sys.maxsize,
     ) -> None:
         self._origin = origin
         self._budget = budget = budget or TURN_BUDGET
         self._draft = Draft(origin.began_at, history)
-        self.steps = Steps()
-        self._host = BodyHost(origin, self._draft, self.steps)
+        self.steps = Steps(history, self._draft.copied)
+        self._host = BodyHost(origin, self._draft, self.steps, payload_limit)
+        if origin.seed != origin.incarnation and history:
+            self._host.inherited = Inherited(history, self._draft.copied)
         self._loop = self._host.loop = KernelLoop(self._host, budget)
         # Calls whose mail is to go out with the next commit.
         self.outbox = self._host.outbox
@@ -111,11 +121,12 @@ class Kernel:
         outside = self._loop.enter()
         try:
             self._settle()
+            void, taker = self._void, self.steps.taker
             for entry in history:
                 if self.trouble is not None or self.ended:
                     break
-                if entry.kind in ANSWERS and entry.seq not in self._void:
-                    self._feed(entry, self.steps.taker(entry))
+                if entry.kind in ANSWERS and not (void and entry.seq in void):
+                    self._feed(entry, taker(entry))
                 else:
                     self._feed_again(entry)
         finally:
@@ -148,6 +159,10 @@ class Kernel:
         elif entry.name == WITHOUT_COMPENSATIONS:
             if self._host.stack is not None:
                 self._host.stack.forget_compensations()
+            if self._finish.undoing:
+                # Under way in the original, or failed there: that goes on with it.
+                self._finish.skip()
+                self._settle()
         elif entry.kind == Kind.HELD:
             # Somebody has resumed it since, or interrupted it: what failed is due.
             for call in self.failing:
@@ -219,6 +234,10 @@ class Kernel:
             case Kind.FREED:
                 call = self.steps.leaving.get(event.input)
                 return None if call is None else event._replace(name=call.name)
+            case Kind.PAYLOAD:
+                agreements = self._host.agreements
+                call = None if agreements is None else agreements.asked_by(event.name)
+                return None if call is None else event._replace(exit=verdict_on(call, event.exit))
             case Kind.MESSAGE:
                 return event._replace(occurrence=self._host.occurrence(Kind.MESSAGE, event.name))
             case Kind.INTERRUPT:
@@ -242,6 +261,8 @@ class Kernel:
                     self.steps.leaving.pop(entry.input, None)
             case Kind.FREED:
                 self.steps.leaving.pop(entry.input, None)
+            case Kind.PAYLOAD:
+                self._judge(entry)
             case Kind.MESSAGE:
                 call = self.steps.receiver(entry)
                 if call is None:
@@ -275,8 +296,17 @@ class Kernel:
                 self._give_up_reading(call, error)
 
     def _share(self, entry: Entry) -> None:
+        agreements = self._host.agreements
         for call in self.steps.share(entry):
-            self._answer(call, entry)
+            if agreements is None or not agreements.awaits(call):
+                self._answer(call, entry)
+
+    def _judge(self, entry: Entry) -> None:
+        """Feed a verdict on a child's payload (R2)."""
+        # Without: today's code asks for no child any more.
+        if self._host.agreements is not None:
+            for call, answer in self._host.agreements.judge(entry):
+                self._answer(call, answer)
 
     def _is_orphan(self, event: Event) -> bool:
         """Whether a result was asked for, never taken back, and is waited for by nobody.
@@ -345,7 +375,7 @@ class Kernel:
 
     def _give_back(self, entry: Entry) -> Call | None:
         """The call that took this entry was withdrawn in the same turn: who has it instead; None: whoever asks next."""
-        if entry.kind in SHARED:
+        if entry.kind in SHARED or entry.kind == Kind.PAYLOAD:
             # It has never left its place. Kept for itself as well, one child's end would contradict the wait for another.
             return None
         if entry.kind == Kind.MESSAGE:
@@ -481,6 +511,11 @@ class Kernel:
         """Whether it has ended this life only, and goes on as new (R37)."""
         return self.ended and self._finish.ending is None
 
+    @property
+    def unwinds(self) -> bool:
+        """Whether its body has ended, and what stands on the stack is being run."""
+        return self._finish.unwinds
+
     def compensations(self) -> list[str]:
         """What stands on the stack to be undone, the next one first."""
         standing = [] if self._host.stack is None else list(self._host.stack.compensations())
@@ -546,7 +581,7 @@ class Kernel:
 
     def times_called(self, name: str) -> int:
         """How often the body has called an activity of this name so far."""
-        return self._host.occurrences(Kind.ACTIVITY, name)
+        return self._host.times_called(name)
 
     def suspend(self) -> None:
         """The execution is about to be suspended: what must not change meanwhile is recorded (R16)."""
@@ -554,19 +589,24 @@ class Kernel:
 
     def ask_children_again(self) -> None:
         """Say once more whom it waits for: its journal is another life's, and who waits was written down for that."""
+        if self.trouble is not None and self.trouble.held in _UNFINISHED:
+            return  # nobody knows whom it would wait for
+        agreements = self._host.agreements
+        if agreements is None:
+            return
         for call in self.steps.waiting.values():
-            if (start := call.start) is not None:
-                self._draft.do(lambda acts, start=start: acts.children.append(start))
+            if call.kind is Kind.CHILD:
+                self._draft.do(agreements.asking_again(call))
         for call in self.steps.leaving.values():
-            assert call.start is not None
-            start = replace(call.start, restarts=False)
+            start = replace(agreements.known(call), restarts=False)
             self._draft.do(lambda acts, start=start: acts.children.append(start))
             self._draft.do(lambda acts, start=start: acts.leaves.append(start.execution_id))
 
     def note_held(self, exit: bytes = b"") -> None:
         """Have the journal remember that it is held: what failed counts no more when somebody resumes it (R28, R36).
 
-        With the failure of its steps that holds it, by which an interrupt is known that finds it held.
+        With the failure of its steps that holds it, by which an interrupt is known that finds it held; where a
+        compensation does, with what its body has failed with, for those who look.
         """
         self._draft.mark(Kind.HELD, "held", 1, asked=to_json(self._finish.voids), answer=exit)
 
@@ -581,9 +621,9 @@ class Kernel:
     def begun(self, call: Call) -> bool:
         """Whether the attempt that is due now was begun by a worker that is gone (R50)."""
         # The occurrence counts: the same order may be placed twice, and the first one's note says nothing of the second.
-        asked = (call.occurrence, call.attempt, call.input)
+        asked = (call.occurrence, call.attempt)
         return any(
-            (entry.occurrence, entry.attempt, entry.input) == asked
+            (entry.occurrence, entry.attempt) == asked and (entry.input == call.input or entry.seq <= self.steps.copied)
             for name in (call.name, *call.formerly)
             for entry in self._draft.answers.get((Kind.ATTEMPT_BEGUN, name), ())
         )

@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from types import CodeType
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, Final, NoReturn, Protocol, cast
 
 from perdure._definitions.clock import seconds_text
 from perdure._definitions.host import Call
@@ -39,6 +39,8 @@ SERIAL_SHIFT = 40
 
 # Longer waits are for ever: no timer is set, and nothing is recorded. `asyncio.sleep(math.inf)` is one.
 FOREVER_S = 1_000 * 365 * 86_400.0
+
+_blank: Final = object.__new__
 
 # What runs before a turn of a body: the loop and the hooks for asynchronous generators.
 Outside = tuple[asyncio.AbstractEventLoop | None, Any]
@@ -180,7 +182,11 @@ class KernelLoop(asyncio.AbstractEventLoop):
                 if not handle._cancelled:  # noqa: SLF001
                     # What `Handle._run` does, and by its names, without its frame.
                     try:
-                        handle._context.run(handle._callback, *handle._args)  # noqa: SLF001
+                        args = handle._args  # noqa: SLF001
+                        if len(args) == 1:  # a task that goes on; a star takes longer than all the rest of the call
+                            handle._context.run(handle._callback, args[0])  # noqa: SLF001
+                        else:
+                            handle._context.run(handle._callback, *args)  # noqa: SLF001
                     except (SystemExit, KeyboardInterrupt):
                         # The task in which it was raised holds it as its exception: a defect of the body (R9).
                         pass
@@ -229,7 +235,9 @@ class KernelLoop(asyncio.AbstractEventLoop):
                 "Queue or Future cannot be shared between executions or with other code; "
                 "let an activity do it, or start an execution for it."
             )
-        handle = KernelHandle(callback, args, self, context)
+        # Not by `KernelHandle(...)`: it is asyncio in C that calls here, and the type would call from C once more.
+        handle = _blank(KernelHandle)
+        KernelHandle.__init__(handle, callback, args, self, context)
         self._ready.append(handle)
         return handle
 

@@ -7,10 +7,15 @@ and the next Python change it, and code gains, loses and moves steps while execu
 So an entry goes to the waiting call that asked the same. If none waits it is kept, and the next
 such call takes it. A call without a result beside a kept result of its kind and name, when nothing
 is ready and nothing is left to feed, is a divergence: code and journal no longer tell one story.
+
+What a fork has copied is not compared (R49): it is asked with other tokens and another id than were
+recorded. Such an entry goes to whoever waits for the same, as ever; else to a call of its name for
+which nothing else is recorded. If none waits it is kept for who asks the same, and contradicts nobody.
 """
 
 from bisect import insort
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 from perdure._definitions.host import Call
@@ -19,6 +24,7 @@ from perdure._model.journal import Entry, Kind
 Place = tuple[str, str, int]  # kind, name, occurrence
 
 # Looked up in the class, a member of an enumeration costs as much as a call.
+_ACTIVITY: Final = Kind.ACTIVITY
 _TIMER: Final = Kind.TIMER
 
 # What everybody gets who asks for it.
@@ -28,9 +34,16 @@ SHARED: Final = frozenset({Kind.DEFERRED, Kind.CHILD})
 class Steps:
     """The calls of one body that wait for their result, and the results that wait for their call."""
 
-    __slots__ = ("_messages", "_sharers", "_untaken", "_values", "children", "kept", "leaving", "timers", "waiting")
+    __slots__ = (
+        "_messages", "_recorded", "_sharers", "_untaken", "_values", "children", "copied", "kept", "leaving", "timers",
+        "waiting",
+    )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, history: Sequence[Entry] = (), copied: int = 0) -> None:
+        # The seq of the last entry that a fork has copied; 0: there is none.
+        self.copied = copied
+        # What those entries say was asked.
+        self._recorded = {(one.kind, one.name, one.input) for one in history if one.seq <= copied} if copied else None
         # In the order in which they were asked for.
         self.waiting: dict[Place, Call] = {}
         # Those of them that are timers, once more: every turn looks for the ones that are due.
@@ -53,28 +66,32 @@ class Steps:
 
     def add(self, call: Call) -> None:
         """A call waits from now on."""
-        place = (call.kind, call.name, call.occurrence)
+        place, kind = call.place, call.kind
         self.waiting[place] = call
-        if call.kind is _TIMER:
+        if kind is _ACTIVITY:  # first of all, because most of them are
+            return
+        if kind is _TIMER:
             self.timers[place] = call
-        elif call.kind in SHARED:
+        elif kind in SHARED:
             self._sharers.setdefault(_value_key(call), []).append(call)
             if call.kind is Kind.CHILD:
                 self.children.setdefault(call.input, (call.name, call.occurrence))
 
     def drop(self, call: Call) -> None:
         """A call has its result, or is not wanted any more."""
-        place = (call.kind, call.name, call.occurrence)
+        place, kind = call.place, call.kind
         if self.waiting.get(place) is call:
             del self.waiting[place]
-            if call.kind is _TIMER:
+            if kind is _ACTIVITY:
+                return
+            if kind is _TIMER:
                 del self.timers[place]
-            elif call.kind in SHARED:
+            elif kind in SHARED:
                 self._unshare(call)
 
     def waits(self, call: Call) -> bool:
         """Whether a call has no result yet and is still wanted."""
-        return self.waiting.get((call.kind, call.name, call.occurrence)) is call
+        return self.waiting.get(call.place) is call
 
     def keep(self, entry: Entry) -> None:
         """Nobody has asked for this entry so far; the next call that does takes it."""
@@ -102,6 +119,10 @@ class Steps:
             return None
         self._untaken.pop(_value_key(call), None)
         return self._values.get(_value_key(call))
+
+    def sharers(self, child_id: bytes) -> list[Call]:
+        """The calls that wait for this child."""
+        return list(self._sharers.get((Kind.CHILD, child_id), ()))
 
     def child(self, child_id: bytes) -> Call | None:
         """A call that waits for this child, or has left it."""
@@ -157,6 +178,8 @@ class Steps:
         equal = [call for call in named if _same_input(call, entry)]
         if not equal and named and not named[0].input_decides:
             equal = named
+        if not equal and self._recorded is not None and entry.seq <= self.copied:
+            equal = [call for call in named if (call.kind, call.name, call.input) not in self._recorded]
         for call in equal:
             if call.occurrence == entry.occurrence:
                 return call
@@ -177,7 +200,7 @@ class Steps:
         """A call without result beside a kept result of its kind and name."""
         for entry in self.kept:
             for call in self.waiting.values():
-                if call.input_decides and _same_name(call, entry):
+                if call.input_decides and entry.seq > self.copied and _same_name(call, entry):
                     return call, entry
         return None
 

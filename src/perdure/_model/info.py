@@ -33,7 +33,7 @@ class ExecutionInfo:
     """One execution as it stands, for those who look.
 
     `describe` tells all of it; a listing leaves out what takes a look into the journal: `last_error`, `attempts`,
-    `failed_step`, `published`, `progress` and `interrupted_at`.
+    `failed_step`, `failed_with`, `published`, `progress` and `interrupted_at`.
 
     Attributes:
         execution_id: Its id, 32 hex digits.
@@ -42,6 +42,7 @@ class ExecutionInfo:
         status: PENDING, RUNNING, SUSPENDED, or how it has ended.
         held: Why it will not move by itself; None: it is not held.
         cause: The cause of being held.
+        failed_with: Where a compensation holds it, what its body had failed with, or been ended by; None: it had succeeded.
         last_error: Why an attempt of an activity failed last; None: none has lately.
         attempts: Which attempt that was, from 1; 0: none.
         failed_step: The activity of that attempt.
@@ -56,7 +57,7 @@ class ExecutionInfo:
         progress: The published value of that name.
         parent: The execution that has started it as its child.
         deadline: When it is interrupted, unless it has ended by then.
-        interrupted_at: When somebody, or its deadline, has asked it to end; None: nobody lately.
+        interrupted_at: When somebody has asked it to end, else when its deadline has; None: nobody lately.
         version: The version of the code that has started it.
         worker: The worker that runs it.
         crashes: How often in a row a worker was lost with it, without progress between.
@@ -88,6 +89,7 @@ class ExecutionInfo:
     status: Status
     held: Held | None
     cause: Cause | None
+    failed_with: Cause | None = None
     last_error: Cause | None = None
     attempts: int = 0
     failed_step: str | None = None

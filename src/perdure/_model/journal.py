@@ -21,6 +21,7 @@ class Kind(StrEnum):
     MESSAGE = "message"  # a message came to a channel; the input is its id
     CHILD = "child"  # a child has ended; the input is its id
     FREED = "freed"  # a child that was left need not be waited for; the input is its id
+    PAYLOAD = "payload"  # whether an execution that it asks for has the same payload (R2); a failure says what differs
     INTERRUPT = "interrupt"  # asked to end; the exit with which it ends if it lets it
     SKIP = "skip"  # the compensation that held it is passed over
     SENT = "sent"  # mail to another execution has its receipt
@@ -40,8 +41,11 @@ class Kind(StrEnum):
 MARKERS = frozenset(
     {Kind.ATTEMPT_BEGUN, Kind.TIMER_SET, Kind.PATCH, Kind.START, Kind.RACE, Kind.TOKEN, Kind.ACT, Kind.HELD}
 )
-# The name of an ACT behind the entries that a fork has copied: what stands on the stack by then is not its to undo (R49).
+# The name of an ACT behind the entries that a fork has copied: up to it nothing is compared (R49). Of the second, that
+# what stands on the stack by then is not the fork's to undo.
+FORKED = "fork"
 WITHOUT_COMPENSATIONS = "fork:without compensations"
+FORKS = frozenset({FORKED, WITHOUT_COMPENSATIONS})
 
 # Events that answer one call each; all other events are mail that was read.
 ANSWERS = frozenset({Kind.ACTIVITY, Kind.TIMER, Kind.SENT})

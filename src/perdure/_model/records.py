@@ -1,12 +1,13 @@
 """What passes through the store's port: starts, commits and their answers, and what is read back."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from perdure import _ids
 from perdure._model.journal import Entry
 from perdure._model.status import Held, Status
 from perdure._values.instant import Instant
@@ -48,6 +49,11 @@ class Start:
     letters: Sequence["Letter"] = ()
     # Whether an incarnation that FAILED or was INTERRUPTED is followed by this one (R37); else such a start joins.
     restarts: bool = False
+    # Whether it joins an execution only if that has the same payload, byte for byte (R2).
+    strict: bool = False
+    # Which fields of another payload are not this one's; none, where the two mean the same. For whoever hears of another
+    # payload: it is nothing that a store could write down. None: nobody is to hear of it.
+    differing: Callable[[bytes], tuple[str, ...]] | None = None
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -66,6 +72,9 @@ class Acts:
     leaves: list[ExecutionId] = field(default_factory=list[str])
     # Children that it has left, and waits for again: joined behind the leaves, for whatever they have brought about.
     rejoins: list[Start] = field(default_factory=list["Start"])
+    # Executions that it has asked for before, with another payload than these have (R2). Theirs comes as mail of the kind
+    # PAYLOAD, once for each that was asked with in one life of the asker.
+    compares: list[Start] = field(default_factory=list["Start"])
     # Mail to others, or to itself; each gets a receipt in the answer, in this order.
     mail: list["Mail"] = field(default_factory=list["Mail"])
     # Held executions to move on (R42).
@@ -126,6 +135,13 @@ class Verdict(StrEnum):
     LOST = "lost"  # no longer this worker's; nothing written
 
 
+class Met(NamedTuple):
+    """A start in a body that was none: there was an execution of its id, begun with another payload."""
+
+    start: Start
+    payload: bytes
+
+
 class Answer(NamedTuple):
     """The store's answer to one commit of a batch."""
 
@@ -136,6 +152,8 @@ class Answer(NamedTuple):
     stirs: bool = False
     # What became of `acts.mail`, in its order, where the verdict is STARTED, GRANTED or STAYS.
     receipts: tuple["Receipt", ...] = ()
+    # Of its starts, children and rejoins, where the verdict is one of these: those that met another payload.
+    met: tuple[Met, ...] = ()
 
 
 class Record(NamedTuple):
@@ -176,13 +194,26 @@ class MailKind(StrEnum):
 
     DEFERRED = "deferred"  # the completion of a deferred, by its name; the exit
     MESSAGE = "message"  # a message to a channel; the name is of `message_name`, the exit the value
-    INTERRUPT = "interrupt"  # asked to end, once (the name is empty); the exit with which it ends if it lets it
+    INTERRUPT = "interrupt"  # asked to end; the exit with which it ends if it lets it (see `DEADLINE_NAME`)
     CHILD = "child"  # an execution that it waits for has ended; the name is its id, the exit its exit
     FREED = "freed"  # a child that it left need not be waited for: held, or wanted by others; `{id}/{wake}`
+    PAYLOAD = (
+        "payload"  # what an execution was begun with that it has asked for with another payload; see `payload_name`
+    )
     SKIP = "skip"  # the compensation that holds it is to be passed over; the name is the fence at which it was
     # The store's own, in the child's mailbox, with number 0: no kernel is fed them, and they may be changed.
     WAITER = "waiter"  # who waits for this execution; the name is the waiter's id, the exit its incarnation
     LEFT = "left"  # that waiter does not want it any more, but is told of its end
+
+
+# Whoever interrupts gives no name, and a deadline this one: of each an execution has one (R29, R44). What comes when it is
+# held, after its body has been told of all there was, gets a name of its own from the store: `held/{fence}` (R36).
+DEADLINE_NAME: Final = "deadline"
+
+
+def payload_name(start: Start) -> str:
+    """The name of a letter that tells what an execution was begun with, to one who has asked for it with this start."""
+    return f"{start.execution_id}/{_ids.fingerprint(start.payload)}"
 
 
 def message_name(channel: str, message_id: str) -> str:
@@ -216,6 +247,9 @@ class Mail(NamedTuple):
     sender: bytes = b""
     # The life that it is meant for; None: whichever is there.
     incarnation: bytes | None = None
+    # Of a completion by a token that names a life: the exit of the TOKEN entry with which that life gave it out. A later
+    # life whose journal begins with that entry has given it out as well (R19). Empty: no other life takes this.
+    token: bytes = b""
 
 
 class Life(NamedTuple):

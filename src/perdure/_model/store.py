@@ -137,17 +137,23 @@ class Store(Protocol):
         that has ended already sends its exit at once. A child that `restarts` is restarted if it did not succeed,
         unless this life has been told of its end already: a mailbox has one letter of the kind CHILD for each id.
         `acts.leaves`: this execution does not want that child any more (mail LEFT). If it is the child's parent and
-        nobody else waits, the child is interrupted; else, or if that child is held and was interrupted before, mail
-        FREED comes to this execution. It is told of the child's end all the same. One that
-        has ended, or for which it does not wait, is left alone. `acts.rejoins` are `children` once more, behind them.
+        nobody else waits, the child is interrupted, unless it has had an INTERRUPT or its deadline has passed; a held
+        one in any case. Else, or if that child is held and not moved by this, mail FREED comes to this execution. It
+        is told of the child's end all the same. One that has ended, or for which it does not wait, is left alone. `acts.rejoins` are `children` once more, behind them.
         Nobody waits whose life is over: who has ended, or has another incarnation than when it asked.
+        Of the starts among these, each that finds an execution whose payload is another one is in the answer's `met`, with
+        that payload: other bytes, also than those of every life that has gone before. A child that is `strict` does not
+        join such an execution; mail PAYLOAD comes to this one instead, with that payload and the name `payload_name`.
+        `acts.compares`: such mail in any case, where there is an execution of that id and where there is none, which
+        then says the payload that was asked with; nobody joins or begins anything.
         `acts.mail` is delivered as by `deliver`, `acts.resumes` are resumed as by `resume`.
 
         An execution that ends sends CHILD to everyone who waits for it; one that is held sends FREED to those who have
         left. `acts.next`: this life is put aside, as one that has SUCCEEDED without an exit, and the next one stands
         in its place, PENDING, its number and its fence one higher, its crashes 0. Who waits for the execution goes over
         to it, and so do `acts.mail` to itself (where a letter of that kind and name lies there already, that letter)
-        and all letters above `seen` of the kinds MESSAGE, DEFERRED and INTERRUPT; each keeps its number. Key, parent,
+        and all letters above `seen` of the kinds MESSAGE, DEFERRED and INTERRUPT, but not of a deadline, which the next
+        life has for itself; each keeps its number. Key, parent,
         priority, attributes and `created_at` stay; what was published does not.
 
         A finished commit clears `wake_at`, sets `finished_at`, and no owner is left. A commit with
@@ -182,12 +188,14 @@ class Store(Protocol):
         waits.
         A RUNNING one shows in `mail_for` of its owner. Mail with a sender that meets its own is STORED, also where the
         execution has ended since, or begun its next life; nothing is stored twice. Mail for another incarnation is
-        OUTDATED.
+        OUTDATED, unless the present life goes on with an earlier one's journal (its start had a seed: a rewind) and that
+        has the TOKEN entry of the mail's name whose exit is the mail's `token`: then it is for the present life.
 
         INTERRUPT: a life that never began ends at once with the mail's exit, INTERRUPTED if that is `INTERRUPTED`,
         else FAILED; who waits for it is told. A held one becomes PENDING with it, its crashes forgiven; if it is held
-        with FAILURE or DEFECT, the letter's exit is that cause instead of the mail's. A second one is IGNORED, and
-        moves nobody.
+        with FAILURE or DEFECT, the letter's exit is that cause instead of the mail's. Held with COMPENSATION it stays:
+        the letter only waits. A second one is IGNORED, and moves nobody but a held execution: if the journal of that has
+        an INTERRUPT for each that its mailbox has, it is stored as `held/{fence}`; else what lies there is enough.
         """
         ...
 
@@ -201,8 +209,9 @@ class Store(Protocol):
     async def expire(self, exit: bytes, limit: int, /) -> int:
         """Deliver INTERRUPT with this exit to up to `limit` executions whose deadline has passed, once each.
 
-        The letter's instant is the deadline, so that what came before it is fed first (R47). Never before the deadline;
-        the longest passed first. It acts as an INTERRUPT does: whoever has had one already is left as it is.
+        The letter's name is DEADLINE_NAME, and its instant the deadline, so that what came before it is fed first (R47).
+        Never before the deadline; the longest passed first. It acts as an INTERRUPT does, and is not the same: whoever
+        has had an interrupt has this one too.
 
         Returns:
             How many deadlines have been seen to.

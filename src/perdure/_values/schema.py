@@ -20,7 +20,7 @@ from pydantic_core import PydanticSerializationError, SchemaError, from_json
 from typing_extensions import TypeAliasType, TypeForm, TypeVar
 
 from perdure._values.ordering import parts, with_sets_sorted
-from perdure._values.shape import fits_of, taken_as_it_is
+from perdure._values.shape import Written, fits_of, taken_as_it_is
 from perdure.errors import DefinitionError, PayloadError
 
 __all__ = ["Schema"]
@@ -60,6 +60,8 @@ class Schema(Generic[T]):
         owner: Whose schema it is, as its errors say it.
         role: What the values are to their owner, as its errors say it; empty where their fields say enough.
         adapter: The type as pydantic knows it; for JSON schemas.
+        as_is: What is of this very class need not be validated: a bare type, or a model that is not looked into. None
+            if there is no such class.
 
     Example:
         >>> schema = Schema(list[int], 'Activity "prices"')
@@ -70,16 +72,17 @@ class Schema(Generic[T]):
     """
 
     __slots__ = (
-        "_as_is",
         "_exact",
         "_fits",
         "_from_json",
         "_from_python",
+        "_last",
         "_may_hold_sets",
         "_serializer",
         "_suspicious",
         "_to_json",
         "adapter",
+        "as_is",
         "owner",
         "role",
     )
@@ -111,8 +114,9 @@ class Schema(Generic[T]):
         self._exact = _EXACT.get(schema["type"]) if "serialization" not in schema else None
         # Tells of a model whether nothing can be wrong with it either.
         self._fits = fits_of(schema)
-        # What is of this very class is validated by being looked at: bare types, and models that are not looked into.
-        self._as_is = self._exact if len(schema) == 1 else taken_as_it_is(schema)
+        # The model that was written last, if it fits. A body gives the same order to one step after the other.
+        self._last: Written | None = None
+        self.as_is: type | None = self._exact if len(schema) == 1 else taken_as_it_is(schema)
         self._serializer = self.adapter.serializer
         # Bound once: looking them up through the adapter costs as much as encoding a small model.
         self._to_json: _Encode = self._serializer.to_json
@@ -125,19 +129,25 @@ class Schema(Generic[T]):
         Raises:
             PayloadError: The value is not of the type, or would not come back from its bytes.
         """
+        last = self._last
+        if last is not None and value is last.value and last.is_unchanged():
+            return last.raw
+        fits = False
         try:
             if type(value) is self._exact:
                 # Nothing can be wrong with it, and telling pydantic to look takes ten times as long as writing it.
                 return self._to_json(value)
+            fits = self._fits is not None and self._fits(value)
             # "error" is read by way of an exception, which takes longer than all the rest.
-            warnings = False if self._fits is not None and self._fits(value) else "error"
-            raw = self._to_json(value, warnings=warnings, round_trip=True)
+            raw = self._to_json(value, warnings=False if fits else "error", round_trip=True)
         except Exception as refused:  # noqa: BLE001 - serializers of fields are the user's code
             value, raw = self._encode_after_validation(value, refused)
         for mark in self._suspicious:
             if mark in raw:
                 self._refuse_losses(value, raw)
                 break
+        if fits:
+            self._last = Written(value, raw)
         return with_sets_sorted(value, raw) if self._may_hold_sets else raw
 
     def decode(self, raw: bytes) -> T:
@@ -161,16 +171,6 @@ class Schema(Generic[T]):
             return self._from_python(value, by_alias=True, by_name=True)
         except Exception as refused:
             raise self._refusal(refused) from refused
-
-    def write(self, value: Any) -> tuple[bytes, T]:
-        """Make a value one of the type, and give its bytes: `validate` and `encode`, in one step where nothing can go wrong.
-
-        Raises:
-            PayloadError: It cannot be one, or would not come back from its bytes.
-        """
-        if type(value) is not self._as_is:
-            value = self.validate(value)
-        return self.encode(value), value
 
     def round_trip(self, value: T) -> tuple[bytes, T]:
         """Give a value's bytes, and the value as a replay will see it.

@@ -12,7 +12,7 @@ from perdure._model.journal import Entry, Kind
 from perdure._model.status import Status, is_final
 from perdure.errors import NonDeterminismError
 from perdure.testing._rerun import Disagreement, Implementation, Recording, ReplayKernel, begun, other_end
-from perdure.testing._trial import WORLDS, TrialKernel, trial
+from perdure.testing._trial import CHILD_BEGUN, WORLDS, TrialKernel, trial
 
 # Beginnings of one journal that are tried, to see what is asked for there.
 MOST_BEGINNINGS: Final = 20
@@ -64,18 +64,22 @@ def _other_steps(
         if not first.made_up and first.trouble is not None and isinstance(first.trouble.error, NonDeterminismError):
             return [Change("diverges", Disagreement.of_error(first.trouble.error))]
         unasked: list[Change] = []
-        for entry in trials.unasked(removed):
-            if (told := _stand_in(entry, trials.fresh)) is not None:
+        for entry, fresh in trials.unasked(removed):
+            if (told := _stand_in(entry, fresh)) is not None:
                 return [Change("redone", _redone(recording, entry, told))]
             unasked.append(Change("unasked", _unasked(entry)))
-        found = [*(Change("new", told) for told in first.fresh.values()), *unasked]
+        found = [*(Change("new", told) for told in [*first.fresh.values(), *first.new_deeds()]), *unasked]
         # What was made up may lead anywhere.
         return found if first.made_up else [*found, *_ended_otherwise(first, recording, implementation)]
 
 
 def _stand_in(entry: Entry, fresh: list[Disagreement]) -> Disagreement | None:
-    """The new step of its kind that a record may be meant for; of waits without a name, one of its sort."""
-    alike = [told for told in fresh if told.step.startswith(f"{entry.kind}/")]
+    """The new step of its kind that a record may be meant for; of waits without a name, one of its sort.
+
+    None for what is shown or done to an execution that is there: it is not the same under another name.
+    """
+    kind = Kind.CHILD if entry.name.startswith(CHILD_BEGUN) else entry.kind
+    alike = [told for told in fresh if told.step.startswith(f"{kind}/") and kind != Kind.ACT]
     sort, colon, _ = entry.name.partition(":")
     same = [told for told in alike if colon and told.step.startswith(f"{entry.kind}/{sort}:")]
     return next(iter([*same, *alike]), None)
@@ -109,41 +113,47 @@ class _Trials:
             kernel.close()
 
     @property
-    def fresh(self) -> list[Disagreement]:
+    def _fresh(self) -> list[Disagreement]:
         """New steps, of a trial that proves something if there is one."""
         proving = next((kernel for kernel in self.whole if kernel.proves), self.whole[0])
-        return list(proving.fresh.values())
+        return [*proving.fresh.values(), *proving.new_deeds()]
 
-    def unasked(self, removed: frozenset[str]) -> Iterator[Entry]:
-        """Records that the code does not ask for, whatever what is new answers, in the journal's order."""
-        left = [entry for entry in self.whole[0].left_over(self._recording) if entry.name not in removed]
-        if not left or not self.whole[0].fresh:
-            yield from left
-            return
-        if not any(kernel.proves for kernel in self.whole):
+    def unasked(self, removed: frozenset[str]) -> Iterator[tuple[Entry, list[Disagreement]]]:
+        """Records that the code does not ask for, whatever what is new answers, in the journal's order.
+
+        Each with the new steps that it may be meant for: those of the whole journal, and those that are asked for when
+        it is recorded. On the whole journal what stands beside the body may be given up when that ends.
+        """
+        left = [entry for entry in self.whole[0].unasked() if entry.name not in removed]
+        if not left or (self.whole[0].fresh and not any(kernel.proves for kernel in self.whole)):
             return
         asked: set[int] = set()
         for kernel in self.whole:
             asked |= kernel.asked_for(left)
-        # The longest first, which most often tells all (the whole journal has been tried); and no more than so many, or a thousand renamed steps would
-        # take a thousand times as long.
-        if left[-1] is not self._recording.entries[-1]:
-            asked |= self._asked_up_to(left[-1], left)
+        # The longest first, which most often tells all (the whole journal has been tried); and no more than so many, or a
+        # thousand renamed steps would take a thousand times as long.
+        if self.whole[0].fresh and left[-1] is not self._recording.entries[-1]:
+            asked |= self._asked_up_to(left[-1], left)[0]
         for number, entry in enumerate(left):
+            beside: list[Disagreement] = []
             if entry.seq not in asked and number < MOST_BEGINNINGS:
-                asked |= self._asked_up_to(entry, left)
+                found, beside = self._asked_up_to(entry, left)
+                asked |= found
             if entry.seq not in asked:
-                yield entry
+                yield entry, [*self._fresh, *beside]
 
-    def _asked_up_to(self, last: Entry, left: list[Entry]) -> set[int]:
-        """What the code asks for of what is left, in an execution that has only come as far as one of them.
+    def _asked_up_to(self, last: Entry, left: list[Entry]) -> tuple[set[int], list[Disagreement]]:
+        """What the code asks for of what is left, in an execution that has only come as far as one of them; what is new.
 
         A whole journal gives a task that is late all that it waits for at once, and the body ends before another one
         has asked for what it did ask for in its time.
         """
         beginning = [entry for entry in self._recording.entries if entry.seq <= last.seq]
         within = [entry for entry in left if entry.seq <= last.seq]
-        return set[int]().union(*(kernel.asked_for(within) for kernel in self._worlds(beginning)))
+        kernels = self._worlds(beginning)
+        # Timers apart: of those that were set just then most were given up, by the code that was recorded as well.
+        new = [told for told in kernels[0].fresh.values() if not told.step.startswith(f"{Kind.TIMER}/")]
+        return set[int]().union(*(kernel.asked_for(within) for kernel in kernels)), new
 
     def _worlds(self, history: list[Entry]) -> list[TrialKernel]:
         """Trials of one journal: one, if nothing had to be made up."""
@@ -184,6 +194,11 @@ def _advice(entry: Entry, name: str) -> str:
         return (
             f"The same wait with another length or name: put the change behind `patched(...)`{named}."
             f" Two different waits: say here removed=({entry.name!r},)."
+        )
+    if entry.kind != Kind.ACTIVITY:
+        return (
+            f"Put the change behind `patched(...)`. Two different ones, of which the old one is left out: say here"
+            f" removed=({entry.name!r},)."
         )
     return (
         f"Renamed: say formerly=({entry.name!r},) on the new one. Two different steps: put the change behind"

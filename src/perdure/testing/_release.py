@@ -35,8 +35,9 @@ class ReplayDifference:
         execution_id: The execution.
         workflow: Its workflow's name.
         sort: "diverges" (it would be held), "unreadable" (today's types cannot read it, or it does not come to rest),
-            "redone" (a recorded step is left out and a new one asked for); and what is only told: "new" (a step
-            that is not recorded), "unasked" (a recorded one that is left out), "end" (it would end otherwise).
+            "redone" (a recorded step is left out and a new one asked for); and what is only told: "new" (a step, or
+            something done to others, that is not recorded), "unasked" (a recorded one that is left out), "end" (it
+            would end otherwise).
         fails: Whether the check fails with it.
         message: What is recorded, and what is asked for.
         entry: The number of the entry in the journal, or None.
@@ -130,6 +131,9 @@ async def replay_check(
     New timers fire and new activities answer, to see what is asked for behind them: what `new` says, nothing where that
     is their type, else values that are made up. A recorded step counts as left out when it is asked for with none of
     them. Where no value can be made up the new step is told, and nothing of what may follow.
+
+    What is put in beside the recorded course is told where the journal shows that it was not there: what is done to others
+    is recorded with its turn, and an execution that went to sleep had nothing running.
 
     Args:
         workflows: Today's workflows, with their bodies.

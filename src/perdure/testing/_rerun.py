@@ -17,12 +17,13 @@ from perdure._definitions.workflow import WorkflowImplementation
 from perdure._engine.settings import Settings
 from perdure._engine.standing import judge_of, standing_of
 from perdure._facade import WorkflowEngine
+from perdure._kernel.children import Inherited
 from perdure._kernel.divergence import divergence_error
 from perdure._kernel.event import Origin
 from perdure._kernel.frames import place_of
 from perdure._kernel.host import LoopTimer
 from perdure._kernel.kernel import Kernel
-from perdure._model.journal import MARKERS, WITHOUT_COMPENSATIONS, Entry, Kind
+from perdure._model.journal import FORKS, MARKERS, Entry, Kind
 from perdure._model.records import Record
 from perdure._model.status import Status, is_final
 from perdure._values.instant import Instant
@@ -181,12 +182,17 @@ class ReplayKernel(Kernel):
             priority=recording.priority,
             deadline=recording.deadline,
         )
-        super().__init__(origin, history, judge=judge_of(implementation, recording.payload_limit))
+        limit = recording.payload_limit
+        super().__init__(origin, history, judge=judge_of(implementation, limit), payload_limit=limit)
+        if origin.seed != origin.incarnation:
+            # From the whole journal: what was done to others is kept back from the kernel.
+            self._host.inherited = Inherited(recording.entries, self.steps.copied)
 
     def _feed(self, entry: Entry, call: Call | None, value: Any = None, *, has_value: bool = False) -> None:
         if self.diverged is None and self.steps.kept and (found := self.steps.divergence()) is not None:
             self.diverged = Disagreement.at_step(self._origin.workflow, *found, self.place(found[0]))
-        if self.strayed is None and not _is_for(entry, call):
+        # What a fork has copied was asked with other words, and only has to be asked (R49).
+        if self.strayed is None and not _is_for(entry, call) and (call is None or entry.seq > self.steps.copied):
             self.strayed = self._stray(entry)
         super()._feed(entry, call, value, has_value=has_value)
 
@@ -248,8 +254,8 @@ def _is_for(entry: Entry, call: Call | None) -> bool:
 def rerun(recording: Recording, implementation: Implementation) -> End:
     """Run the same code again, and compare everything."""
     # Without what it has done to others: then it does it again, and that must be the same.
-    done = [entry for entry in recording.entries if _is_done_to_others(entry)]
-    kernel = begun(recording, [entry for entry in recording.entries if not _is_done_to_others(entry)], implementation)
+    done = [entry for entry in recording.entries if is_done_to_others(entry)]
+    kernel = begun(recording, [entry for entry in recording.entries if not is_done_to_others(entry)], implementation)
     try:
         asked = [
             (str(call.kind), call.name, call.occurrence, call.input.decode("utf-8", "replace"))
@@ -260,8 +266,9 @@ def rerun(recording: Recording, implementation: Implementation) -> End:
         kernel.close()
 
 
-def _is_done_to_others(entry: Entry) -> bool:
-    return entry.kind == Kind.START or (entry.kind == Kind.ACT and entry.name != WITHOUT_COMPENSATIONS)
+def is_done_to_others(entry: Entry) -> bool:
+    """Whether an entry says that something was started, or done to others or shown."""
+    return entry.kind == Kind.START or (entry.kind == Kind.ACT and entry.name not in FORKS)
 
 
 def begun(recording: Recording, history: list[Entry], implementation: Implementation) -> ReplayKernel:
@@ -302,14 +309,19 @@ def _difference(
 def _other_record(kernel: ReplayKernel, done: list[Entry]) -> tuple[Entry, str] | None:
     """What it records that is not recorded, or does not record that is."""
     written = list(kernel.take_written()[0])
-    recorded = Counter((entry.kind, entry.name, entry.input) for entry in done)
+    recorded = Counter(map(deed, done))
     for entry in written:
-        step = (entry.kind, entry.name, entry.input)
+        step = deed(entry)
         if not recorded[step]:
             return entry, "records what its journal does not have"
         recorded[step] -= 1
-    left = [entry for entry in reversed(done) if recorded[entry.kind, entry.name, entry.input]]
+    left = [entry for entry in reversed(done) if recorded[deed(entry)]]
     return (left[-1], "does not do what its journal has recorded") if left else None
+
+
+def deed(entry: Entry) -> tuple[str, str, bytes]:
+    """What is done to others, as it is told apart: an act by its name, which says everything."""
+    return entry.kind, entry.name, b"" if entry.kind == Kind.ACT else entry.input
 
 
 def other_end(kernel: ReplayKernel, recording: Recording, implementation: Implementation) -> Disagreement | None:

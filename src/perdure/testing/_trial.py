@@ -6,7 +6,8 @@ made up. What is made up proves less: that a record is asked for, but not that a
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any, Final
@@ -14,13 +15,23 @@ from typing import Any, Final
 from perdure._definitions.activity import ActivityCall
 from perdure._definitions.clock import TimerCall
 from perdure._definitions.host import Call
+from perdure._engine.standing import MOST_WAITS_SHOWN
 from perdure._kernel.event import Event
 from perdure._model.journal import MARKERS, Entry, Kind
 from perdure._model.status import Status, is_final
 from perdure._values.exit import Success
 from perdure._values.exit_codec import is_success
 from perdure.errors import NonDeterminismError, PayloadError
-from perdure.testing._rerun import Disagreement, Implementation, Recording, ReplayKernel
+from perdure.testing._noting_host import Done, Notes, be_noted
+from perdure.testing._rerun import (
+    Disagreement,
+    Implementation,
+    Recording,
+    ReplayKernel,
+    deed,
+    definition_of,
+    is_done_to_others,
+)
 
 # Steps that are given in one trial: a body that asks for new ones without end has to come to one here.
 MOST_GIVEN: Final = 1_000
@@ -30,6 +41,10 @@ WORLDS: Final = 4
 
 _MADE_UP: Final[tuple[Any, ...]] = (True, False, 1, 0, "", [], {})
 
+# What an act is called by which a child is begun, in front of its id; and one by which it is left.
+CHILD_BEGUN: Final = "child:"
+_LEFT: Final = "leave:"
+
 _Place = tuple[str, str, int]  # kind, name, occurrence
 
 
@@ -38,11 +53,15 @@ class TrialKernel(ReplayKernel):
 
     Attributes:
         fresh: The new steps, in the order in which they were seen.
+        notes: Where it has made its calls, and done what is not waited for.
         made_up: Whether a value was made up.
         stuck: Whether a new step is left that nobody can answer.
     """
 
-    __slots__ = ("_ahead", "_known", "_last_seq", "_new", "_recording", "_world", "fresh", "made_up", "stuck")
+    __slots__ = (
+        "_ahead", "_begun", "_done_before", "_history", "_implementation", "_known", "_last_seq", "_new", "_recording", "_rests",
+        "_world", "_written", "fresh", "made_up", "notes", "stuck",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -53,14 +72,26 @@ class TrialKernel(ReplayKernel):
         world: int = 0,
     ) -> None:
         self.fresh: dict[_Place, Disagreement] = {}
+        self.notes = Notes()
         self.made_up = self.stuck = False
         self._recording = recording
+        self._implementation = implementation
         self._last_seq = history[-1].seq if history else 0
         self._new = new
         self._world = world
-        self._known = frozenset(recording.waited_for or ())
+        waited_for = recording.waited_for
+        self._known = frozenset(waited_for or ())
+        # Whether all is known that it waited for: it had come to rest, and no list was cut off.
+        self._rests = waited_for is not None and len(waited_for) < MOST_WAITS_SHOWN
         self._ahead = [entry for entry in recording.entries if entry.kind not in MARKERS]
-        super().__init__(recording, history, implementation)
+        # What it has done to others: it does that again here, so that it can be compared. Of a beginning, what is in it.
+        self._done_before = [entry for entry in history if is_done_to_others(entry)]
+        self._begun = {entry.name for entry in recording.entries if entry.kind == Kind.ACT}
+        self._written: list[Entry] = []
+        self._history = [entry for entry in history if not is_done_to_others(entry)]
+        super().__init__(recording, self._history, implementation)
+        # What is drafted stands behind all that is recorded.
+        self._draft.seq = self._last_seq
 
     @property
     def proves(self) -> bool:
@@ -69,9 +100,68 @@ class TrialKernel(ReplayKernel):
             return False
         return not (self.made_up and self.ended and self._has_failed())
 
+    def run(self) -> None:
+        """Feed it the journal, and then what is new."""
+        recording, implementation = self._recording, self._implementation
+
+        def make_body() -> Coroutine[Any, Any, Any]:
+            be_noted(self._host, self._draft, self.notes)
+            return implementation.make_body(recording.payload, recording.execution_id)
+
+        self.begin(make_body, self._history)
+        self._go_on()
+
+    def unasked(self) -> list[Entry]:
+        """Records that nobody has asked for, and what was done to others and is not done here, in the journal's order."""
+        return sorted([*self.left_over(self._recording), *self._undone()], key=_seq)
+
+    def _undone(self) -> list[Entry]:
+        written = Counter(deed(entry) for entry in self._deeds())
+        found: list[Entry] = []
+        for entry in self._done_before:
+            written[deed(entry)] -= 1
+            if written[deed(entry)] < 0 and not self._follows(entry):
+                found.append(entry)
+        return found
+
+    def _follows(self, entry: Entry) -> bool:
+        """Whether an act goes with something else: a child has an end, of which more can be said."""
+        child_id = entry.name.removeprefix(CHILD_BEGUN).encode()
+        return entry.name.startswith(_LEFT) or any(
+            other.kind == Kind.CHILD and other.input == child_id for other in self._ahead
+        )
+
+    def _deeds(self) -> list[Entry]:
+        """What it has done to others so far, or given out."""
+        self._written += self.take_written()[0]
+        return [entry for entry in self._written if is_done_to_others(entry) or entry.kind == Kind.TOKEN]
+
+    def new_deeds(self) -> list[Disagreement]:
+        """What it does to others and has not done: it is done with a turn, so what is not recorded was not done."""
+        before = Counter(deed(entry) for entry in self._recording.entries)
+        rests = self._rests or is_final(Status(self._recording.status))
+        found: list[Disagreement] = []
+        for entry in self._deeds():
+            before[deed(entry)] -= 1
+            where, after = self.notes.done.get(entry.seq, Done("", self._last_seq))
+            # What follows the last entry may be on its way, where nothing says that it has come to rest.
+            if before[deed(entry)] < 0 and (rests or after < self._last_seq):
+                found += self._told(entry, where or definition_of(self._implementation))
+        return found
+
+    def _told(self, entry: Entry, where: str) -> Iterator[Disagreement]:
+        kind, name, occurrence = str(entry.kind), entry.name, entry.occurrence
+        if name.startswith(_LEFT):
+            return
+        if name.startswith(CHILD_BEGUN):
+            kind = str(Kind.CHILD)
+            name, occurrence = self.steps.children[name.removeprefix(CHILD_BEGUN).encode()]
+        if (kind, name, occurrence) not in self.fresh:
+            yield _told_new(kind, name, occurrence, entry.input, where)
+
     def asked_for(self, entries: Sequence[Entry]) -> set[int]:
         """Which of the entries the code asks for, by their seq, though it be with another input."""
-        left = {entry.seq for entry in self.left_over(self._recording)}
+        left = {entry.seq for entry in self.unasked()}
         found = {entry.seq for entry in entries} - left
         if self.trouble is not None and isinstance(self.trouble.error, NonDeterminismError):
             found |= {entry.seq for entry in entries if entry.seq == self.trouble.error.entry}
@@ -88,6 +178,24 @@ class TrialKernel(ReplayKernel):
                     return
                 call = self.steps.taker(entry)
         super()._feed(entry, call, value, has_value=has_value)
+
+    def _feed_again(self, entry: Entry) -> None:
+        if entry.kind == Kind.TIMER_SET and self._host.replaying:
+            self._look_at_rest()
+        super()._feed_again(entry)
+
+    def _look_at_rest(self) -> None:
+        """A due time is recorded when it goes to sleep (R5, R16). What ran then would have kept it awake, and is new."""
+        for call in self.steps.waiting.values():
+            if self._keeps_awake(call) and not self._is_known(call):
+                self._note(call)
+
+    def _keeps_awake(self, call: Call) -> bool:
+        """Whether an execution is not put to sleep while this is waited for, or its due time would have been recorded."""
+        if isinstance(call, TimerCall):
+            return call.durable and self._draft.marked(Kind.TIMER_SET, call.name, call.occurrence) is None
+        # Not what waits for its next attempt.
+        return call.kind in (Kind.ACTIVITY, Kind.SENT) and call.due_at is None
 
     def _give_overdue(self, due: int) -> bool:
         """Fire timers that are due before a recorded one that was the next to fire, and give what is asked for then.
@@ -136,22 +244,35 @@ class TrialKernel(ReplayKernel):
                 return entry
         return None
 
-    def go_on(self) -> None:
+    def _go_on(self) -> None:
         """Give what is new, as long as records are left that may be asked for behind it."""
+        tells = self._rests or is_final(Status(self._recording.status))
+        if self._rests and self._last_seq == (self._recording.entries[-1].seq if self._recording.entries else 0):
+            self._note_compensations()
         for _ in range(MOST_GIVEN):
+            left = bool(self.steps.kept or self._undone())
             for call in self.steps.waiting.values():
-                # Of one that has not ended some are not new, they are under way. Only beside an untaken record it matters.
-                if (is_final(Status(self._recording.status)) or self.steps.kept) and not self._is_known(call):
+                # Of one that was under way some are not new. Only beside an untaken record it matters.
+                if (tells or left) and not self._is_known(call):
                     self._note(call)
-            if not self.steps.kept or self.ended or self.trouble is not None:
+            if not left or self.ended or self.trouble is not None:
                 return
             event = self._next()
             if event is None or not self.deliver(event):
                 break
         self.stuck = any(not self._is_known(call) for call in self.steps.waiting.values())
 
+    def _note_compensations(self) -> None:
+        for name in self.compensations():
+            if ("compensation", name) not in self._known:
+                where = definition_of(self._implementation)
+                self.fresh.setdefault(("compensation", name, 1), _told_new("compensation", name, 1, b"", where))
+
     def _is_known(self, call: Call) -> bool:
-        return (call.kind, call.name) in self._known or self._recorded(call)
+        if call.kind is Kind.ACTIVITY and self._rests and call.due_at is None:
+            return self._recorded(call)  # it rested, so this was not asked for, though another one of its name waits
+        begun = call.kind is Kind.CHILD and f"{CHILD_BEGUN}{call.input.decode()}" in self._begun
+        return begun or (call.kind, call.name) in self._known or self._recorded(call)
 
     def _next(self) -> Event | None:
         """Activities first, in the order in which they were asked for: they take no time here. Then the next timer."""
@@ -164,7 +285,8 @@ class TrialKernel(ReplayKernel):
     def _note(self, call: Call) -> None:
         place = (call.kind, call.name, call.occurrence)
         if place not in self.fresh:
-            self.fresh[place] = _new(self, call)
+            where = self.notes.made.get(place) or self.place(call)
+            self.fresh[place] = _told_new(call.kind, call.name, call.occurrence, call.input, where)
 
     def _done(self, call: Call) -> Event | None:
         """The event with which a step is over; None: nobody knows what it would answer."""
@@ -211,8 +333,7 @@ def trial(
 ) -> TrialKernel:
     """A kernel that has been fed a journal, and what is new; to be closed."""
     kernel = TrialKernel(recording, history, implementation, new, world)
-    kernel.begin(lambda: implementation.make_body(recording.payload, recording.execution_id), history)
-    kernel.go_on()
+    kernel.run()
     return kernel
 
 
@@ -231,14 +352,13 @@ def _encoded(call: ActivityCall, value: Any) -> tuple[bytes, Any] | None:
         return None
 
 
-def _new(kernel: ReplayKernel, call: Call) -> Disagreement:
-    place = kernel.place(call)
-    at = f"\n  at {place}" if place else ""
+def _told_new(kind: str, name: str, occurrence: int, input: bytes, where: str) -> Disagreement:
+    at = f"\n  at {where}" if where else ""
     return Disagreement(
-        message=f"{call.kind} {call.name!r} is new.{at}",
-        step=f"{call.kind}/{call.name}#{call.occurrence}",
-        asked_input=call.input.decode("utf-8", "replace"),
-        where=place,
+        message=f"{kind} {name!r} is new.{at}",
+        step=f"{kind}/{name}#{occurrence}",
+        asked_input=input.decode("utf-8", "replace"),
+        where=where,
     )
 
 

@@ -138,9 +138,9 @@ PLANTS: dict[str, tuple[Change, ...]] = {
     ),
     "a completion whose answer was lost is taken for another one's": (
         Change(
-            "perdure._engine.service",
-            "self.store.deliver([sent])",
-            "self.store.deliver([sent._replace(sender=new_sender())])",
+            "perdure._engine.requests",
+            "self._post(sent)",
+            "self._post(sent._replace(sender=new_sender()))",
         ),
     ),
     "mail is read again by every kernel": (
@@ -164,6 +164,13 @@ PLANTS: dict[str, tuple[Change, ...]] = {
         Change("perdure._stores.sqlite.interrupt", "AND expires_at <= ?", "AND expires_at <= ? + 60000"),
         Change("perdure._engine.wakes", "self._next_wake <= now:", "self._next_wake <= now + 60_000:"),
     ),
+    "a deadline does nothing to what was interrupted before": (
+        Change(
+            "perdure._stores.sqlite.interrupt",
+            "MailKind.INTERRUPT, DEADLINE_NAME, exit_",
+            'MailKind.INTERRUPT, "", exit_',
+        ),
+    ),
     "what a body does to others is done again by every replay": (
         Change("perdure._kernel.draft", "if self.marked(Kind.ACT, name, occurrence) is None:", "if True:"),
     ),
@@ -171,8 +178,8 @@ PLANTS: dict[str, tuple[Change, ...]] = {
     "a child that ends before its parent waits for it is waited for without end": (
         Change(
             "perdure._stores.sqlite.acts",
-            "        if child.status not in FINAL:\n            waiter.join(",
-            "        if True:\n            waiter.join(",
+            "        elif child.status not in FINAL:\n            waiter.join(",
+            "        elif True:\n            waiter.join(",
         ),
     ),
     "a child that ends before it has begun tells nobody": (
@@ -240,4 +247,33 @@ PLANTS: dict[str, tuple[Change, ...]] = {
     "one that has succeeded is restarted": (
         Change("perdure._stores.sqlite.life", "{Status.FAILED, Status.INTERRUPTED}", "{*Status}"),
     ),
+    "a second start is taken for the first": (
+        Change(
+            "perdure._stores.sqlite.commit",
+            "        if incarnation != start.incarnation:\n            return self._judge_restart(one, start)\n",
+            "",
+        ),
+    ),
+    # Operations.
+    "a rewind leaves completions behind": (
+        Change(
+            "perdure._engine.lives", "if letter.kind in _KEPT or _place(letter) in read]", "if _place(letter) in read]"
+        ),
+    ),
+    "a rewound life draws otherwise": (
+        Change("perdure._engine.lives", "seed=record.seed or record.incarnation,", "seed=record.incarnation,"),
+    ),
+    "one that goes on is rewound": (
+        Change("perdure._engine.lives", "if not is_final(record.status) and record.held is None:", "if False:"),
+        Change(
+            "perdure._stores.sqlite.life", "!= before or not (row.status in FINAL or row.status == HELD):", "!= before:"
+        ),
+    ),
+    "who waits for one that is held is forgotten by a rewind": (
+        Change("perdure._stores.sqlite.life", "waiters = row.waiters if row.status == HELD else 0", "waiters = 0"),
+    ),
+    "a fork undoes what the original has done": (
+        Change("perdure._engine.lives", "mark = FORKED if compensates else WITHOUT_COMPENSATIONS", "mark = FORKED"),
+    ),
+    "a fork has none of the mail that was read": (Change("perdure._engine.lives", "        letters=letters,\n", ""),),
 }

@@ -43,7 +43,9 @@ class FakeHost:
         self.patches: set[str] = set()
         self.acts = Acts()
         self.acted: list[str] = []
+        self.said: list[bytes] = []
         self.stack: list[tuple[int, Finalizer]] = []
+        self.unwinds = False
         self.places = 0
         self.next: Start | None = None
         # What the journal remembers of them: answers by (kind, name), exits of races by (name, number).
@@ -69,6 +71,9 @@ class FakeHost:
 
     def unanswered(self, kind: Kind, name: str, /) -> bool:
         return any((call.kind, call.name) == (kind, name) and not call.future.done() for call in self.asked)
+
+    def child_id(self, kind: Kind, workflow: str, occurrence: int, asked: str, payload: bytes | None, /) -> str:
+        return asked
 
     def ask(self, call: Call, /) -> asyncio.Future[Any]:
         call.future = asyncio.get_running_loop().create_future()
@@ -99,8 +104,9 @@ class FakeHost:
             answers.append(make())
         return answers[occurrence - 1]
 
-    def act(self, name: str, perform: Callable[[Acts], object], /) -> None:
+    def act(self, name: str, perform: Callable[[Acts], object], said: bytes = b"", /) -> None:
         self.acted.append(name)
+        self.said.append(said)
         perform(self.acts)
 
     def race(self, name: str, number: int, /) -> asyncio.Future[bytes]:
@@ -130,8 +136,7 @@ class FakeEngine:
     """An engine whose store is two dictionaries that the test fills."""
 
     def __init__(self) -> None:
-        self.started: list[tuple[Start, str, str]] = []
-        self.differing: Callable[[bytes], tuple[str, ...]] | None = None
+        self.started: list[tuple[Start, str]] = []
         self.exits: dict[str, bytes] = {}
         self.records: dict[str, Record] = {}
         self.resumed: list[str] = []
@@ -146,9 +151,8 @@ class FakeEngine:
     def now(self) -> int:
         return NOW
 
-    async def start_execution(self, start: Start, *, on_duplicate, on_mismatch, differing) -> None:
-        self.started.append((start, on_duplicate, on_mismatch))
-        self.differing = differing
+    async def start_execution(self, start: Start, *, on_duplicate) -> None:
+        self.started.append((start, on_duplicate))
 
     async def wait_for_exit(self, execution_id: str, *, workflow: str, timeout: timedelta | None) -> bytes:
         self.waited.append((execution_id, workflow, timeout))
@@ -186,6 +190,7 @@ class FakeAttempt:
         self.noted: list[bytes] = []
         self.slept: list[int] = []
         self.asides = 0
+        self.acts: list[Acts] = []
 
     def called_more_than_once(self, name: str, /) -> bool:
         return name in self.called_twice
@@ -195,6 +200,11 @@ class FakeAttempt:
 
     def last_heartbeat(self) -> bytes | None:
         return self.noted[-1] if self.noted else None
+
+    def show(self, acts: Acts, /) -> None:
+        self.acts.append(acts)
+
+    async def shown(self) -> None: ...
 
     async def sleep(self, duration_ms: int, /) -> None:
         self.slept.append(duration_ms)

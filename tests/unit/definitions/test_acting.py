@@ -1,4 +1,4 @@
-"""What a body does to itself and to others with its turn's commit (R42)."""
+"""What a body does to itself and to others with its turn's commit, and an activity at once (R42)."""
 
 from typing import Any
 
@@ -69,9 +69,37 @@ def test_a_body_interrupts_and_resumes_others():
     assert host.acts.resumes == [EXECUTION_ID]
 
 
+def test_what_is_said_is_told_with_it_so_that_its_size_can_be_looked_at():
+    """R42."""
+    host = FakeHost()
+    in_body(host, doing(lambda: publish("a", "word")))
+    in_body(host, doing(lambda: set_attributes({"b": None}, c=1)))
+    assert host.said == [b'"word"', b'{"c":1,"b":""}']
+
+
+def test_an_activity_does_it_at_once():
+    """R42."""
+    attempt = FakeAttempt()
+    in_activity(attempt, doing(lambda: publish("progress", 3)))
+    in_activity(attempt, doing(lambda: set_attributes({"old": None}, stage=1)))
+    assert [(acts.published, acts.attributes) for acts in attempt.acts] == [
+        ({"progress": b"3"}, {}),
+        ({}, {"old": None, "stage": 1}),
+    ]
+
+
+@pytest.mark.parametrize(
+    "act", [lambda: set_attributes(a="x" * 1_000), lambda: publish("a", "x" * 1_000)], ids=["attributes", "publish"]
+)
+def test_an_activity_says_no_more_than_its_engine_takes(act: Any):
+    """R42."""
+    attempt = FakeAttempt()
+    with pytest.raises(PayloadError, match=r"limit is 1,000.*payload_limit"):
+        in_activity(attempt, doing(act))
+    assert attempt.acts == []
+
+
 @pytest.mark.parametrize("act", [lambda: set_attributes(a=1), lambda: publish("a", 1)], ids=["attributes", "publish"])
-def test_it_takes_a_body(act: Any):
+def test_it_takes_a_body_or_an_activity(act: Any):
     with pytest.raises(OutsideExecutionError):
         act()
-    with pytest.raises(OutsideExecutionError):
-        in_activity(FakeAttempt(), doing(act))

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from perdure import DefinitionError, PayloadError
 from perdure._definitions.arguments import Arguments
@@ -99,6 +99,7 @@ def test_arguments_are_made_of_their_types():
         (({"order_id": "a"}, 1), "order.amount_cents"),
         ((Order(order_id="a", amount_cents=1), "many"), "count"),
         ((Order(order_id="a", amount_cents=1), -1), "count"),
+        ((Order.model_construct(order_id="a", amount_cents="many"), 1), "order.amount_cents"),
     ],
 )
 def test_an_argument_that_its_annotation_refuses_is_named(args, field: str):
@@ -108,6 +109,19 @@ def test_an_argument_that_its_annotation_refuses_is_named(args, field: str):
         arguments(charge).write(args, {})
     assert refused.value.fields == (field,)
     assert refused.value.owner == "It"
+
+
+def test_a_model_that_wants_to_be_looked_at_again_is():
+    class Careful(BaseModel):
+        model_config = ConfigDict(revalidate_instances="always", str_max_length=1)
+        a: str
+
+    def charge(count: int, careful: Careful): ...
+
+    changed = Careful(a="a").model_copy(update={"a": "too long"})
+    with pytest.raises(PayloadError, match="at most 1") as refused:
+        arguments(charge).write((1, changed), {})
+    assert refused.value.fields == ("careful.a",)
 
 
 def test_a_list_is_copied_so_that_the_activity_does_not_change_the_bodys():

@@ -10,9 +10,11 @@ import pytest
 
 from perdure import (
     Cause,
+    Fail,
     Interrupted,
     OutsideExecutionError,
     PayloadError,
+    PayloadMismatchError,
     TypedError,
     UsageError,
     Workflow,
@@ -22,6 +24,7 @@ from perdure import (
 )
 from perdure._definitions.host import ContinueAsNew
 from perdure._model.journal import Kind
+from perdure._values.exit_codec import encode_outcome
 
 from tests.unit.definitions.fakes import (
     EXECUTION_ID,
@@ -182,7 +185,7 @@ def test_in_an_activity_execute_is_a_start_from_outside():
     engine = FakeEngine()
     engine.exits[ship.execution_id("order-5")] = b'{"success":7}'
     assert in_activity(FakeAttempt(engine), lambda: ship.execute("order-5")) == 7
-    ((start, _, _),) = engine.started
+    ((start, _),) = engine.started
     assert start.parent is None
 
 
@@ -213,10 +216,40 @@ def test_a_start_restarts_what_failed_if_it_is_told_to():
     with opened(engine):
         asyncio.run(ship.options(on_duplicate="restart_if_failed").start("order-5"))
         asyncio.run(ship.start("order-5"))
-    assert [(start.restarts, choice) for start, choice, _ in engine.started] == [
+    assert [(start.restarts, choice) for start, choice in engine.started] == [
         (True, "restart_if_failed"),
         (False, "join"),
     ]
+
+
+def test_a_detached_start_that_must_not_mismatch_is_answered():
+    """R2, R42: a call with a receipt; every other start is done with its turn."""
+
+    @workflow(idempotency_key=lambda text, number: text, on_mismatch="raise")
+    async def strict(text: str, number: int) -> None: ...
+
+    mismatch = PayloadMismatchError("number differs", fields=("number",), execution_id="1" * 32)
+    host = FakeHost({"start:strict": [None, mismatch]})
+
+    async def body() -> str:
+        handle = await strict.start("x", 1)
+        with pytest.raises(PayloadMismatchError):
+            await strict.start("x", 2)
+        return handle.execution_id
+
+    assert in_body(host, body) == strict.execution_id("x", 1)
+    assert host.started == []
+    first, second = host.asked
+    assert (first.kind, first.occurrence, second.occurrence) == (Kind.SENT, 1, 2)
+    assert first.start is not None
+    assert first.start.strict
+    assert first.same_input(first.input)
+    assert not first.same_input(second.input), "another payload is another step"
+    assert first.decode_success(b'{"success":null}') is None
+    (reason,) = second.decode_failure(encode_outcome(mismatch)).reasons
+    assert isinstance(reason, Fail)
+    assert isinstance(reason.error, PayloadMismatchError)
+    assert reason.error.fields == ("number",)
 
 
 def test_a_detached_start_inherits_nothing():

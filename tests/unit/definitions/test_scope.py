@@ -17,6 +17,7 @@ from perdure import (
     OutsideExecutionError,
     Schedule,
     Success,
+    UsageError,
     activity,
     add_finalizer,
     retry,
@@ -245,3 +246,13 @@ def test_outside_a_body_nothing_can_be_registered(register: Any):
         warnings.simplefilter("error")
         with pytest.raises(OutsideExecutionError, match="no body runs here"):
             asyncio.run(register())
+
+
+@pytest.mark.parametrize("step", [lambda: asyncio.sleep(1), lambda: reserve("a")], ids=["coroutine", "call"])
+def test_while_an_execution_is_being_undone_nothing_is_registered_to_be_undone(step: Any):
+    """R27: and nobody is told beside it that the step was never awaited."""
+    host = FakeHost()
+    host.unwinds = True
+    with pytest.raises(UsageError, match="in a compensation or a finalizer"):
+        in_body(host, lambda: with_compensation(step(), lambda value, cause: reserve("b")))
+    assert host.stack == []

@@ -26,6 +26,7 @@ from perdure import (
     activity,
     workflow,
 )
+from perdure._definitions.start import mismatch_of
 
 from tests.unit.definitions.fakes import (
     EXECUTION_ID,
@@ -326,12 +327,12 @@ def test_a_start_carries_everything_that_is_recorded():
     configured = process_order.options(priority=3, attributes={"customer": "ada"}, delay="5 minutes")
     with opened(engine):
         handle = started(configured, ORDER)
-    ((start, on_duplicate, on_mismatch),) = engine.started
+    ((start, on_duplicate),) = engine.started
     assert handle.execution_id == start.execution_id == "fc0cd826dc208968186d2747adc6831f"
     assert (start.workflow, start.key, start.version) == ("ProcessOrder", "order-123", "2")
     assert json.loads(start.payload) == {"order_id": "order-123", "copies": 1}
     assert (start.priority, start.attributes, start.due_at) == (3, {"customer": "ada"}, NOW + 300_000)
-    assert (on_duplicate, on_mismatch) == ("join", "warn")
+    assert (on_duplicate, start.strict) == ("join", False)
     assert len(start.incarnation) == 16
     assert start.parent is None
 
@@ -342,7 +343,7 @@ def test_each_start_is_another_incarnation():
     with opened(engine):
         started(process_order, ORDER)
         started(process_order, ORDER)
-    assert len({start.incarnation for start, _, _ in engine.started}) == 2
+    assert len({start.incarnation for start, _ in engine.started}) == 2
 
 
 def test_without_a_key_each_start_is_a_new_execution():
@@ -351,7 +352,7 @@ def test_without_a_key_each_start_is_a_new_execution():
     with opened(engine):
         ids = {started(nightly, "mon").execution_id for _ in range(3)}
     assert len(ids) == 3
-    assert [start.key for start, _, _ in engine.started] == [None] * 3
+    assert [start.key for start, _ in engine.started] == [None] * 3
 
 
 def test_a_delay_of_nothing_is_no_delay():
@@ -359,7 +360,7 @@ def test_a_delay_of_nothing_is_no_delay():
     with opened(engine):
         started(process_order.options(delay=0), ORDER)
         started(process_order.options(delay="0 days"), ORDER)
-    assert [start.due_at for start, _, _ in engine.started] == [None, None]
+    assert [start.due_at for start, _ in engine.started] == [None, None]
 
 
 def test_an_id_that_is_given_stands_for_the_one_made_from_the_key():
@@ -376,8 +377,11 @@ def test_a_start_tells_how_a_recorded_payload_differs():
     engine = FakeEngine()
     with opened(engine):
         started(process_order, ORDER)
-    assert engine.differing(b'{"order_id":"order-123"}') == ()
-    assert engine.differing(b'{"order_id":"order-124","copies":1}') == ("order_id",)
+    start = engine.started[0][0]
+    assert mismatch_of(start, b'{"order_id":"order-123"}') is None
+    mismatch = mismatch_of(start, b'{"order_id":"order-124","copies":1}')
+    assert mismatch is not None
+    assert (mismatch.fields, mismatch.execution_id) == (("order_id",), start.execution_id)
 
 
 def test_duplicates_and_mismatches_are_decided_by_the_engine():
@@ -388,7 +392,8 @@ def test_duplicates_and_mismatches_are_decided_by_the_engine():
 
     with opened(engine):
         started(strict.options(on_duplicate="reject"), "x")
-    assert engine.started[0][1:] == ("reject", "raise")
+    ((start, on_duplicate),) = engine.started
+    assert (on_duplicate, start.strict) == ("reject", True)
 
 
 def test_execute_gives_the_value_or_raises_the_error():
@@ -476,7 +481,7 @@ def test_options_add_up_in_copies():
     with opened(engine):
         for each in (second, first, process_order):
             started(each, ORDER)
-    assert [(start.priority, start.attributes) for start, _, _ in engine.started] == [
+    assert [(start.priority, start.attributes) for start, _ in engine.started] == [
         (3, {"b": 2}),
         (3, {"a": 1}),
         (0, {}),
@@ -554,7 +559,7 @@ def test_in_an_activity_a_start_is_one_from_outside():
     """R14, R42."""
     engine = FakeEngine()
     in_activity(FakeAttempt(engine), lambda: process_order.start(ORDER))
-    assert [start.execution_id for start, _, _ in engine.started] == ["fc0cd826dc208968186d2747adc6831f"]
+    assert [start.execution_id for start, _ in engine.started] == ["fc0cd826dc208968186d2747adc6831f"]
 
 
 def test_a_result_that_is_refused_is_called_the_return_value():

@@ -4,24 +4,34 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from perdure import (
+    Cause,
+    DurableChannel,
+    DurableDeferred,
     NonDeterminismError,
+    Schedule,
     UsageError,
     WorkflowEngine,
     WorkflowImplementation,
     activity,
     patched,
+    publish,
+    race_all,
+    set_attributes,
     sleep,
+    with_compensation,
     workflow,
 )
 from perdure.testing import TestEngine, export_execution
+from perdure.testing._change import changes
+from perdure.testing._rerun import Recording, journal_of
 from perdure.testing.replay import ReplayCheckFailed, ReplayReport, replay_check
 
 from tests.conftest import Run
@@ -222,12 +232,19 @@ async def mails_backwards(to: list[str]) -> int:
 
 
 def checked(
-    run: Run, today: Any, *, recorded: Any = yesterday, payload: Any = "a-17", days: int | None = None, **options: Any
+    run: Run,
+    today: Any,
+    *,
+    recorded: Any = yesterday,
+    also: Sequence[Any] = (),
+    payload: Any = "a-17",
+    days: int | None = None,
+    **options: Any,
 ) -> ReplayReport:
     """Run the recorded code, to its end or for some days, then check today's."""
 
     async def main() -> ReplayReport:
-        async with TestEngine([recorded], skips=days is None) as engine:
+        async with TestEngine([recorded, *also], skips=days is None) as engine:
             handle = await recorded.start(payload)
             await (handle.result() if days is None else engine.advance(f"{days} days"))
             return await replay_check([today], engine, **options)
@@ -334,6 +351,286 @@ def test_a_renamed_step_fails(run: Run, today: Any, old: str, name: str) -> None
     assert [each.sort for each in error.report.failures] == ["redone"]
     # R17: no timer has a `formerly`.
     assert ("formerly" in str(error)) == (today is not renamed_timer)
+
+
+# What stands beside -------------------------------------------------------------------------------------------------
+
+Outcome = DurableChannel.make("outcome", str)
+Approval = DurableDeferred.make("approval", success=str)
+
+
+@workflow(name="Parcel", idempotency_key=lambda order: order)
+async def parcel(order: str) -> str:
+    return order
+
+
+@workflow(name="Letter", idempotency_key=lambda order: order)
+async def letter(order: str) -> str:
+    return order
+
+
+def beside(*made: Callable[[str], Coroutine[Any, Any, Any]]) -> WorkflowImplementation[[str], str]:
+    """The workflow of yesterday, with something in a task of its own for as long as the body runs."""
+
+    @order_workflow
+    async def standing(order: str) -> str:
+        tasks = [asyncio.create_task(make(order)) for make in made]
+        try:
+            return await original(order)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    return standing
+
+
+def doing(do: Callable[[str], object]) -> WorkflowImplementation[[str], str]:
+    """The workflow of yesterday, which does something with its first turn and does not wait for it."""
+
+    @order_workflow
+    async def done(order: str) -> str:
+        do(order)
+        return await original(order)
+
+    return done
+
+
+async def _start(order: str) -> None:
+    await parcel.start(order)
+
+
+async def _start_a_letter(order: str) -> None:
+    await letter.start(order)
+
+
+async def _approve(order: str) -> str:
+    return await Approval
+
+
+@pytest.mark.parametrize(
+    ("today", "what"),
+    [
+        (beside(log), "activity 'log'"),
+        (beside(parcel.execute), "child 'Parcel'"),
+        (beside(_start), "start 'Parcel'"),
+        (beside(lambda order: Outcome.send("0" * 32, order)), "sent 'send:outcome'"),
+        (beside(lambda order: sleep("30 days", name="reminder")), "timer 'reminder'"),
+        (doing(lambda order: publish("stage", order)), "act 'publish:stage'"),
+        (doing(lambda order: set_attributes(stage=order)), "act 'attributes'"),
+        (doing(lambda order: Approval.token()), "token 'approval'"),
+    ],
+    ids=["activity", "child", "start", "send", "timer", "publish", "attributes", "token"],
+)
+@pytest.mark.parametrize("days", [None, 1], ids=["ended", "asleep"])
+def test_what_is_put_in_beside_the_body_is_new(run: Run, today: Any, what: str, days: int | None) -> None:
+    """R5, R16, R42: what runs would have kept it awake, and what is done with a turn would have been recorded with it."""
+    [told] = checked(run, today, days=days).differences
+    assert (told.sort, told.fails) == ("new", False)
+    assert told.message.startswith(f"{what} is new.")
+    assert "test_replay_check.py:" in told.where
+    assert failed(run, today, days=days, strict=True).report.failures[0].sort == "new"
+
+
+@pytest.mark.parametrize("days", [None, 1], ids=["ended", "asleep"])
+def test_a_branch_that_is_put_in_is_new(run: Run, days: int | None) -> None:
+    @order_workflow
+    async def two_at_once(order: str) -> str:
+        return (await asyncio.gather(original(order), log(order)))[0]
+
+    [told] = checked(run, two_at_once, days=days).differences
+    assert told.message.startswith("activity 'log' is new.")
+
+
+def test_a_call_that_a_task_was_made_of_is_told_by_the_line_that_made_it(run: Run) -> None:
+    """The task has no line of its author's, and its body stands somewhere else by then."""
+    [told] = checked(run, beside(log), days=1).differences
+    assert re.search(r"test_replay_check\.py:\d+ in beside\.<locals>\.standing\b", told.where)
+
+
+def test_a_step_that_is_put_in_at_the_end_is_new_to_what_has_ended(run: Run) -> None:
+    """One that is asleep has not come to it."""
+
+    @order_workflow
+    async def told_twice(order: str) -> str:
+        charged = await original(order)
+        await log(order)
+        return charged
+
+    assert sorts(checked(run, told_twice)) == ["new"]
+    assert checked(run, told_twice, days=1).differences == []
+
+
+def test_a_compensation_that_is_put_in_is_new_where_it_may_still_run(run: Run) -> None:
+    """R27: what has ended well is not undone any more."""
+
+    async def give_back(reserved: int, cause: Cause) -> None:
+        await log(str(reserved))
+
+    @order_workflow
+    async def undoing(order: str) -> str:
+        amount = await with_compensation(reserve(order), give_back)
+        await sleep("10 days", name="window")
+        charged = await charge(order, amount)
+        await tell(order)
+        return charged
+
+    [told] = checked(run, undoing, days=1).differences
+    assert told.message.startswith("compensation 'reserve' is new.")
+    assert checked(run, undoing).differences == []
+
+
+def test_what_waits_beside_is_new_where_all_is_known_that_it_waited_for(run: Run) -> None:
+    """What has ended cannot say whether yesterday's code has waited for a deferred as well, and given it up."""
+    [told] = checked(run, beside(_approve), days=1).differences
+    assert told.message.startswith("deferred 'approval' is new.")
+    assert checked(run, beside(_approve)).differences == []
+
+
+@pytest.mark.parametrize(
+    ("old", "today", "said"),
+    [
+        (beside(_start), beside(_start_a_letter), "recorded: start 'Parcel'"),
+        (beside(parcel.execute), beside(letter.execute), "recorded: child 'Parcel'"),
+    ],
+    ids=["start", "child"],
+)
+@pytest.mark.parametrize("days", [None, 1], ids=["ended", "asleep"])
+def test_another_execution_in_the_place_of_one_that_was_started_fails(
+    run: Run, old: Any, today: Any, said: str, days: int | None
+) -> None:
+    """It would be started as well."""
+    error = failed(run, today, recorded=old, also=[parcel, letter], days=days)
+    assert [each.sort for each in error.report.failures] == ["redone"]
+    assert said in str(error)
+    assert "'Letter'" in str(error)
+    assert "formerly" not in str(error)
+    assert "test_replay_check.py:" in error.where
+
+
+@pytest.mark.parametrize(
+    ("old", "what"),
+    [
+        (beside(_start), "start 'Parcel'"),
+        (doing(lambda order: publish("stage", order)), "act 'publish:stage'"),
+    ],
+    ids=["start", "publish"],
+)
+def test_what_was_done_to_others_and_is_left_out_is_told(run: Run, old: Any, what: str) -> None:
+    """R42: what is done is done."""
+    [told] = checked(run, yesterday, recorded=old, also=[parcel]).differences
+    assert (told.sort, told.fails) == ("unasked", False)
+    assert told.message.startswith(f"{what}, occurrence 1 (entry 1), is recorded and no longer asked for")
+    other = doing(lambda order: publish("progress", order))
+    assert sorts(checked(run, other, recorded=old, also=[parcel])) == ["new", "unasked"]
+
+
+def test_what_was_done_to_others_is_asked_for_behind_a_new_step(run: Run) -> None:
+    @order_workflow
+    async def only_shown(order: str) -> None:
+        publish("stage", order)
+
+    @order_workflow
+    async def logged_and_shown(order: str) -> None:
+        await log(order)
+        publish("stage", order)
+
+    [told] = checked(run, logged_and_shown, recorded=only_shown).differences
+    assert told.message.startswith("activity 'log' is new.")
+
+
+def test_a_child_that_was_given_up_before_is_not_new(run: Run) -> None:
+    """R31: that it was begun is recorded, so a child that is left out is not taken for it."""
+
+    @workflow(name="Slow", idempotency_key=lambda order: order)
+    async def slow(order: str) -> None:
+        await sleep("90 days")
+
+    @order_workflow
+    async def sent(order: str) -> None:
+        waiting = asyncio.create_task(slow.execute(order))
+        await parcel.execute(order)
+        await tell(order)
+        waiting.cancel()
+
+    @order_workflow
+    async def unsent(order: str) -> None:
+        waiting = asyncio.create_task(slow.execute(order))
+        await tell(order)
+        waiting.cancel()
+
+    assert sorts(checked(run, unsent, recorded=sent, also=[parcel, slow])) == ["unasked"]
+
+
+def test_the_loser_of_a_race_is_taken_for_new_beside_a_step_that_is_left_out(run: Run) -> None:
+    """No record says that yesterday's code has asked for it as well: `removed` does."""
+
+    @activity
+    async def slowly(order: str) -> str:
+        await sleep("90 days")
+        return order
+
+    async def race(order: str) -> str:
+        return await race_all("first", [charge(order, 1), slowly(order)])
+
+    @order_workflow
+    async def raced(order: str) -> str:
+        await tell(order)
+        return await race(order)
+
+    today = order_workflow(race)
+    assert checked(run, raced, recorded=raced, strict=True).differences == []
+    assert "new:      activity 'slowly'" in str(failed(run, today, recorded=raced))
+    assert checked(run, today, recorded=raced, removed=["tell"]).differences == []
+
+
+def test_a_call_beside_one_of_its_name_that_is_to_be_retried_is_new(run: Run) -> None:
+    """R11: what waits for its next attempt is known to have been asked for; what would run is not."""
+
+    @activity(retry=Schedule.spaced("5 days"))
+    async def call_up(order: str) -> None:
+        raise RuntimeError("nobody is there")
+
+    @order_workflow
+    async def once(order: str) -> None:
+        await call_up(order)
+
+    @order_workflow
+    async def twice(order: str) -> None:
+        await asyncio.gather(call_up(order), call_up(f"{order} as well"))
+
+    assert checked(run, once, recorded=once, days=1).differences == []
+    [told] = checked(run, twice, recorded=once, days=1).differences
+    assert told.message.startswith("activity 'call_up' is new.")
+    assert re.search(r"test_replay_check\.py:\d+ in .*twice$", told.where)
+
+
+def test_what_may_be_on_its_way_is_not_new(run: Run) -> None:
+    """Where nothing says that it has come to rest, the turn behind the last entry may not be written down yet."""
+
+    async def showing(order: str) -> str:
+        amount = await reserve(order)
+        publish("stage", "reserved")
+        await sleep("10 days", name="window")
+        return str(amount)
+
+    today = order_workflow(showing)
+
+    async def main() -> None:
+        async with TestEngine([today]) as engine:
+            handle = await today.start("a-17")
+            await handle.result()
+            record = await engine.record(handle.execution_id)
+            assert record is not None
+            entries = await journal_of(engine, record)
+        ended = Recording.of(record, entries)
+        assert [entry.name for entry in entries[:2]] == ["reserve", "publish:stage"]
+        under_way = replace(ended, status="RUNNING", exit=None, waits=None)
+        assert changes(replace(under_way, entries=entries[:1]), today, {}, frozenset()) == []
+        # Behind it came another entry, so that turn is written down as it was.
+        later = [entry._replace(seq=seq) for seq, entry in enumerate([entries[0], *entries[2:]], start=1)]
+        assert [each.sort for each in changes(replace(under_way, entries=later), today, {}, frozenset())] == ["new"]
+
+    run(main)
 
 
 @pytest.mark.parametrize("how", ["timeout", "asyncio.sleep", "sleep"])
@@ -455,6 +752,26 @@ def test_a_renamed_step_fails_beside_the_body_and_behind_a_new_one(run: Run, day
     error = failed(run, with_a_log_and_a_renamed_reminder, recorded=with_a_reminder, days=days)
     assert error.report.failures[0].sort == "redone"
     assert "recorded: activity 'tell'" in str(error)
+
+
+@order_workflow
+async def with_a_renamed_reminder(order: str) -> str:
+    reminder = asyncio.create_task(remind_by_log(order))
+    await sleep("3 days", name="long")
+    reminder.cancel()
+    return order
+
+
+@pytest.mark.parametrize("days", [None, 2], ids=["ended", "asleep"])
+def test_a_renamed_step_fails_though_the_body_ends_before_it_is_answered(run: Run, days: int | None) -> None:
+    """On the whole journal it is given up with the body's end; at the point of its record it is asked for."""
+    error = failed(run, with_a_renamed_reminder, recorded=with_a_reminder, days=days)
+    assert error.report.failures[0].sort == "redone"
+    assert "recorded: activity 'tell'" in str(error)
+    assert "new:      activity 'charge_card'" in str(error)
+    assert re.search(r"test_replay_check\.py:\d+ in remind_by_log$", error.where)
+    said = checked(run, with_a_renamed_reminder, recorded=with_a_reminder, days=days, removed=["tell"])
+    assert "redone" not in sorts(said)
 
 
 def test_what_is_added_beside_the_body_and_was_due_before_its_end_is_new(run: Run) -> None:

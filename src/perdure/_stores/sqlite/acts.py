@@ -8,7 +8,19 @@ says of itself (its incarnation, its exit) is taken from the commit: a neighbour
 from collections.abc import Mapping
 from typing import Final
 
-from perdure._model.records import INTERRUPTED, Acts, Answer, Commit, ExecutionId, Mail, MailKind, Receipt, Start
+from perdure._model.records import (
+    INTERRUPTED,
+    Acts,
+    Answer,
+    Commit,
+    ExecutionId,
+    Mail,
+    MailKind,
+    Met,
+    Receipt,
+    Start,
+    payload_name,
+)
 from perdure._model.status import FINAL
 from perdure._stores.sqlite import interrupt, life, timer, waiter
 from perdure._stores.sqlite.birth import START, detached
@@ -18,6 +30,7 @@ from perdure._stores.sqlite.mail import Standing, find
 from perdure._stores.sqlite.rows import HELD, read_attributes, write_attributes
 from perdure._values.instant import Instant
 
+_PAYLOAD: Final = "SELECT payload FROM perdure_executions WHERE n = ?"
 _EXIT: Final = "SELECT exit FROM perdure_executions WHERE n = ?"
 _ATTRIBUTES: Final = "SELECT attributes FROM perdure_executions WHERE n = ?"
 _SET_ATTRIBUTES: Final = "UPDATE perdure_executions SET attributes = ?, changed_at = ? WHERE n = ?"
@@ -33,6 +46,7 @@ class Performance:
         self._id = bytes.fromhex(one.execution_id)
         self._stirs = False  # whether anybody has been given something to do
         self._receipts: list[Receipt] = []
+        self._met: list[Met] = []
 
     def answer(self, answer: Answer, *, has_left: bool) -> Answer:
         """Do it all; `has_left`: the commit has taken the execution out of its owner's hands."""
@@ -41,14 +55,14 @@ class Performance:
             self._act(acts)
         if has_left:
             self._tell()
-        # Its own mail may have grown: by what it has sent itself, or by a child that had ended before it was asked for.
         me = self._me()
-        wakes = answer.wakes if me is None else me.wakes
+        # By its acts its own mail may have grown: what it has sent itself, or a child that had ended before it was asked for.
+        wakes = answer.wakes if me is None or acts is None else me.wakes
         if acts is not None and acts.next is not None and me is not None:
             kept = [(mail.kind, mail.name) for mail in acts.mail if mail.execution_id == self._one.execution_id]
             life.go_on(self._connection, me, self._one.seen, acts.next, self._now, kept=kept)
             self._stirs = True
-        return Answer(answer.verdict, wakes, self._stirs, tuple(self._receipts))
+        return Answer(answer.verdict, wakes, self._stirs, tuple(self._receipts), tuple(self._met))
 
     def _act(self, acts: Acts) -> None:
         for start in acts.starts:
@@ -59,6 +73,8 @@ class Performance:
             self._leave(execution_id)
         for start in acts.rejoins:
             self._wait_for(start)
+        for start in acts.compares:
+            self._compare(start)
         for mail in acts.mail:
             delivered = interrupt.deliver_one(self._connection, mail, self._now, self._now)
             self._receipts.append(delivered.receipt)
@@ -81,16 +97,29 @@ class Performance:
         row = find(self._connection, self._id)
         return row if row is not None and row.incarnation == self._one.incarnation else None
 
-    def _start(self, start: Start) -> None:
-        """Let an execution be born, or begin its next life, or leave it as it is."""
+    def _start(self, start: Start) -> bytes | None:
+        """Let an execution be born, or begin its next life, or leave it as it is; then its payload, if it is another one."""
         row = find(self._connection, bytes.fromhex(start.execution_id))
         if row is None:
             self._connection.execute(START, detached(start, self._now))
         elif life.may_restart(self._connection, row, start):
             life.restart(self._connection, row, start, self._now)
         else:
-            return
+            return self._meet(row, start)
         self._stirs = True
+        return None
+
+    def _meet(self, row: Standing, start: Start) -> bytes | None:
+        """Note that a start has met an execution with another payload; that payload, None: it is the same."""
+        payload = self._other_payload(row, start)
+        if payload is not None:
+            self._met.append(Met(start, payload))
+        return payload
+
+    def _other_payload(self, row: Standing, start: Start) -> bytes | None:
+        ((payload,),) = select(self._connection, _PAYLOAD, (row.n,))
+        same = payload == start.payload or life.began_with(self._connection, row, start.payload)
+        return None if same else payload
 
     def _wait_for(self, start: Start) -> None:
         id_ = bytes.fromhex(start.execution_id)
@@ -98,16 +127,31 @@ class Performance:
         if me is None:
             return
         # A mailbox has one letter about each child's end. Who has it would never hear of another life's.
-        if child is None or child.status not in FINAL or not waiter.was_told(self._connection, me, id_):
-            self._start(start)
+        if child is not None and child.status in FINAL and waiter.was_told(self._connection, me, id_):
+            payload = self._meet(child, start)
+        else:
+            payload = self._start(start)
             child = find(self._connection, id_)
         if child is None:
             return
-        if child.status not in FINAL:
+        if payload is not None and start.strict:
+            self._tell_payload(me, start, payload)
+        elif child.status not in FINAL:
             waiter.join(self._connection, child, me, self._now)
-            return
-        exit_ = select(self._connection, _EXIT, (child.n,))[0][0]
-        self._stirs |= waiter.tell(self._connection, me, Mail("", MailKind.CHILD, id_.hex(), exit_ or b""), self._now)
+        else:
+            exit_ = select(self._connection, _EXIT, (child.n,))[0][0]
+            mail = Mail("", MailKind.CHILD, id_.hex(), exit_ or b"")
+            self._stirs |= waiter.tell(self._connection, me, mail, self._now)
+
+    def _compare(self, start: Start) -> None:
+        me, row = self._me(), find(self._connection, bytes.fromhex(start.execution_id))
+        if me is not None:
+            payload = None if row is None else self._other_payload(row, start)
+            self._tell_payload(me, start, start.payload if payload is None else payload)
+
+    def _tell_payload(self, me: Standing, start: Start, payload: bytes) -> None:
+        mail = Mail("", MailKind.PAYLOAD, payload_name(start), payload)
+        self._stirs |= waiter.tell(self._connection, me, mail, self._now)
 
     def _leave(self, execution_id: ExecutionId) -> None:
         me, child = self._me(), find(self._connection, bytes.fromhex(execution_id))
@@ -116,11 +160,14 @@ class Performance:
         if not waiter.leave(self._connection, child, me, self._now):
             return  # it does not wait, or this is a repeat
         if child.parent == self._id and not waiter.is_wanted(self._connection, child, me):
+            if child.status != HELD and interrupt.was_asked(self._connection, child, self._now):
+                # A family has one deadline, as a rule: what a child does about its own is not cut off by its parent's.
+                return
             mail = Mail(execution_id, MailKind.INTERRUPT, "", INTERRUPTED)
             delivered = interrupt.interrupt(self._connection, child, mail, self._now, self._now)
             self._stirs |= delivered.stirs
-            # Held though it has been interrupted before: nothing moves it now.
-            if delivered.new or child.status != HELD:
+            # Held, and not moved by it: nobody knows when it ends.
+            if delivered.stirs or child.status != HELD:
                 return
         self._stirs |= waiter.tell_freed(self._connection, me, child, self._now)
 

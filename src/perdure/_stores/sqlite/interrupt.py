@@ -2,13 +2,17 @@
 
 An execution that has never begun has no body that could object: it ends in the transaction of the interrupt. One
 that is held is moved by it, as by a resume, and ends with what holds it if that is a failure of its own (R36).
+
+Interrupts are told apart by their names, of which the first wins. One that runs or waits has one interrupt and one
+deadline (R29, R44). A held one is moved whatever came before: where its body has been told of all that, the letter
+gets a name from the hold, which the fence tells from every other; else what it has still to be told of is enough.
 """
 
 from collections.abc import Sequence
 from typing import Final
 
 from perdure._failpoints import reach
-from perdure._model.records import ExecutionId, Mail, MailKind, Receipt, interrupted_status
+from perdure._model.records import DEADLINE_NAME, ExecutionId, Mail, MailKind, Receipt, interrupted_status
 from perdure._model.status import FINAL, Held, Status
 from perdure._stores.sqlite import waiter
 from perdure._stores.sqlite.driver import Connection, select
@@ -30,6 +34,14 @@ _EXPIRED: Final = (
     " ORDER BY expires_at LIMIT ?"
 )
 _SEEN_TO: Final = "UPDATE perdure_executions SET expires_at = NULL WHERE id = ?"
+_HAS_UNTOLD: Final = (
+    "SELECT (SELECT count(*) FROM perdure_mailbox WHERE incarnation = ?1 AND kind = 'interrupt')"
+    " > (SELECT count(*) FROM perdure_journal WHERE incarnation = ?1 AND kind = 'interrupt')"
+)
+_ASKED: Final = (
+    "SELECT 1 FROM perdure_mailbox WHERE incarnation = ?1 AND kind = 'interrupt'"
+    " UNION ALL SELECT 1 FROM perdure_executions WHERE n = ?2 AND ?3 >= expires_at LIMIT 1"
+)
 
 # Who is held with one of these has failed, and ends with that; with any other it is in trouble.
 _FAILURES: Final = frozenset({Held.FAILURE, Held.DEFECT})
@@ -74,26 +86,48 @@ def interrupt_unsafe(connection: Connection, execution_id: ExecutionId, exit_: b
     return Receipt.STORED
 
 
+def was_asked(connection: Connection, row: Standing, now: Instant) -> bool:
+    """Whether an execution has been asked to end, or is about to be, since its deadline has passed."""
+    return bool(select(connection, _ASKED, (row.incarnation, row.n, now)))
+
+
 def expire(connection: Connection, exit_: bytes, limit: int, now: Instant) -> int:
     """Interrupt whose deadline has passed, the longest passed first."""
     expired = select(connection, _EXPIRED, (now, limit))
     if expired:
         reach("expire.before")
     for id_, deadline in expired:
-        deliver_one(connection, Mail(id_.hex(), MailKind.INTERRUPT, "", exit_), now, deadline)
+        deliver_one(connection, Mail(id_.hex(), MailKind.INTERRUPT, DEADLINE_NAME, exit_), now, deadline)
         connection.execute(_SEEN_TO, (id_,))
     return len(expired)
 
 
 def _interrupt_held(connection: Connection, row: Standing, mail: Mail, now: Instant, at: Instant) -> Delivered:
+    if row.held == Held.COMPENSATION:
+        # Its body has ended. Moved, it would make the failed step once more, as if somebody had resumed it (R28).
+        return put(connection, row, mail, now, at)
     if row.held in _FAILURES:
         ((cause,),) = select(connection, _CAUSE, (row.n,))
         mail = mail if cause is None else mail._replace(exit=cause)
     stored = store(connection, row, mail, at)
+    if stored.receipt is Receipt.IGNORED:
+        if _has_untold(connection, row):
+            connection.execute(_MOVE, (row.wakes, now, row.n))
+            return Delivered(Receipt.IGNORED, stirs=True)
+        stored = store(connection, row, mail._replace(name=f"held/{row.fence}"), at)
     if stored.new:
         connection.execute(_MOVE, (row.wakes + 1, now, row.n))
         return STIRRED
     return stored
+
+
+def _has_untold(connection: Connection, row: Standing) -> bool:
+    """Whether its body has still to be told of an interrupt: a body that could not be run since then.
+
+    That one is enough. Of all that have come meanwhile it would be told in one turn, and the second would cut off what it
+    does about the first.
+    """
+    return bool(select(connection, _HAS_UNTOLD, (row.incarnation,))[0][0])
 
 
 def _end(connection: Connection, row: Standing, status: Status, exit_: bytes, now: Instant) -> None:

@@ -34,7 +34,8 @@ _BEGIN: Final = (
 _ASK_ANEW: Final = "UPDATE perdure_executions SET key = ?, priority = ?, parent = ?, attributes = ? WHERE n = ?"
 _HAND_OVER: Final = (
     "INSERT INTO perdure_mailbox SELECT ?1, kind, name, wake, exit, at, sender FROM perdure_mailbox"
-    " WHERE incarnation = ?2 AND (kind IN ('waiter', 'left') OR wake > ?3 AND kind IN ('message', 'deferred', 'interrupt'))"
+    " WHERE incarnation = ?2 AND NOT (kind = 'interrupt' AND name = 'deadline')"  # it has its own
+    " AND (kind IN ('waiter', 'left') OR wake > ?3 AND kind IN ('message', 'deferred', 'interrupt'))"
 )
 _KEEP: Final = (
     "INSERT INTO perdure_mailbox SELECT ?1, kind, name, wake, exit, at, sender FROM perdure_mailbox"
@@ -46,6 +47,7 @@ _HAND_OVER_WAITERS: Final = (
 )
 _FILL: Final = "INSERT INTO perdure_mailbox VALUES (?, ?, ?, ?, ?, ?, x'')"
 _LIVED: Final = "SELECT 1 FROM perdure_lives WHERE execution_id = ? AND incarnation = ?"
+_BEGUN_WITH: Final = "SELECT 1 FROM perdure_lives WHERE execution_id = ? AND payload = ? LIMIT 1"
 _COUNT_FILLED: Final = "UPDATE perdure_executions SET wakes = ? WHERE id = ?"
 _LIVES: Final = (
     "SELECT incarnation, number, status, payload, exit, created_at, finished_at FROM perdure_lives"
@@ -129,6 +131,11 @@ def fill(connection: Connection, start: Start) -> None:
 
 def _fill(connection: Connection, incarnation: bytes, mailbox: Sequence[Letter]) -> None:
     connection.executemany(_FILL, [(incarnation, one.kind, one.name, one.wake, one.exit, one.at) for one in mailbox])
+
+
+def began_with(connection: Connection, row: Standing, payload: bytes) -> bool:
+    """Whether an earlier life of it had this payload: one that goes on as new has another each time (R2)."""
+    return row.number > 1 and bool(select(connection, _BEGUN_WITH, (row.id, payload)))
 
 
 def lives(connection: Connection, execution_id: ExecutionId) -> list[Life]:

@@ -15,10 +15,18 @@ _STAND: Final = (
     " FROM perdure_executions WHERE id = ?"
 )
 _STORE: Final = "INSERT INTO perdure_mailbox VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-_SENT: Final = "SELECT 1 FROM perdure_mailbox WHERE incarnation = ? AND kind = ? AND name = ? AND sender = ?"
+_SENT: Final = (
+    "SELECT 1 FROM perdure_mailbox WHERE incarnation = ? AND kind = ? AND name BETWEEN ? AND ? AND sender = ?"
+)
 _SENT_BEFORE: Final = (
     "SELECT 1 FROM perdure_lives l CROSS JOIN perdure_mailbox m ON m.incarnation = l.incarnation"
-    " WHERE l.execution_id = ? AND l.number > ? AND m.kind = ? AND m.name = ? AND m.sender = ? LIMIT 1"
+    " WHERE l.execution_id = ? AND l.number > ? AND m.kind = ? AND m.name BETWEEN ? AND ? AND m.sender = ? LIMIT 1"
+)
+# Of what another life has given out only a journal that this one began with can have anything: without one, nothing is
+# read. The entries are found by their order and not by an index, which every step of every execution would pay for.
+_GIVEN_OUT: Final = (
+    "SELECT 1 FROM perdure_executions e CROSS JOIN perdure_journal j ON j.incarnation = e.incarnation"
+    " WHERE e.n = ? AND e.seed IS NOT NULL AND j.kind = 'token' AND j.name = ? AND j.exit = ? LIMIT 1"
 )
 _CAME_BEFORE: Final = (
     "SELECT 1 FROM perdure_lives l CROSS JOIN perdure_mailbox m ON m.incarnation = l.incarnation"
@@ -50,6 +58,9 @@ _LETTERS: Final = (
 # A sender that has had no answer asks again soon. To look through all the lives of an endless loop
 # would make each letter to it dearer than the one before.
 _LIVES_LOOKED_THROUGH: Final = 8
+
+# Behind every name.
+_LAST_NAME: Final = "\U0010ffff"
 
 
 class Standing(NamedTuple):
@@ -109,7 +120,9 @@ def store(connection: Connection, row: Standing, mail: Mail, at: Instant) -> Del
     """Put a letter into a mailbox, or say why not. Whoever calls has `wakes` raised if it is new."""
     incarnation = mail.incarnation
     if incarnation is not None and incarnation != row.incarnation:
-        return _again(connection, row, mail, Receipt.OUTDATED)
+        if not _gave_out(connection, row, mail):
+            return _again(connection, row, mail, Receipt.OUTDATED)
+        mail = mail._replace(incarnation=None)
     if row.status in FINAL:
         return _again(connection, row, mail, Receipt.FINISHED)
     if row.number > 1 and mail.sender and _was_sent(connection, row, mail):
@@ -122,13 +135,21 @@ def store(connection: Connection, row: Standing, mail: Mail, at: Instant) -> Del
     return _again(connection, row, mail, Receipt.IGNORED)
 
 
+def _gave_out(connection: Connection, row: Standing, mail: Mail) -> bool:
+    """Whether the present life has given out, in the part of its journal that a rewind has kept, what mail comes by."""
+    return bool(mail.token) and bool(select(connection, _GIVEN_OUT, (row.n, mail.name, mail.token)))
+
+
 def _again(connection: Connection, row: Standing, mail: Mail, otherwise: Receipt) -> Delivered:
     own = mail.sender and _was_sent(connection, row, mail)
     return Delivered(Receipt.STORED if own else otherwise)
 
 
 def _was_sent(connection: Connection, row: Standing, mail: Mail) -> bool:
-    asked = mail.kind, mail.name, mail.sender
+    # An interrupt may have got its name from the hold that it found. Looked for under the one that it was sent with, it
+    # would be taken for another when it is sent again, and would end what somebody has resumed since.
+    names = ("", _LAST_NAME) if mail.kind == MailKind.INTERRUPT else (mail.name, mail.name)
+    asked = mail.kind, *names, mail.sender
     if select(connection, _SENT, (row.incarnation if mail.incarnation is None else mail.incarnation, *asked)):
         return True
     if mail.incarnation is not None or row.number == 1:

@@ -13,13 +13,13 @@ from perdure._definitions.workflow import WorkflowImplementation
 from perdure._engine.standing import judge_of, standing_of
 from perdure._kernel.event import Origin
 from perdure._kernel.kernel import Kernel
-from perdure._model.journal import Entry, Kind
+from perdure._model.journal import FORKS, Entry, Kind
 from perdure._model.records import Record
 from perdure._model.status import Held, Status
 from perdure._values.exit_codec import is_success, retry_at
 from perdure._values.instant import UNTIL_RESUMED, Instant
 from perdure.testing._simulation.case import Case
-from perdure.testing._simulation.director import ClientsSaw
+from perdure.testing._simulation.director import ClientsSaw, Operation
 from perdure.testing._simulation.history import (
     AttemptSeen,
     EntryWritten,
@@ -61,6 +61,10 @@ class Life:
     letters: list[LetterWritten] = field(default_factory=list[LetterWritten])
     # The change by which the next life was put in its place; None: it is the last one.
     leaving: ExecutionChange | None = None
+    # How many of its entries it was born with: those of another life that it goes on from.
+    kept: int = 0
+    # What it was rewound or forked by; None: it has begun from its beginning.
+    operation: Operation | None = None
 
     def __str__(self) -> str:
         number = f" (life {self.record.number})" if self.record.number > 1 or self.leaving is not None else ""
@@ -71,6 +75,16 @@ class Life:
         """Whether it has asked for the life in its place; otherwise it had ended, and somebody has restarted it."""
         # The commit that asks for it leaves it PENDING, for the next statement.
         return self.leaving is not None and self.leaving.before is not None and self.leaving.before.status == "PENDING"
+
+    @property
+    def own(self) -> list[EntryWritten]:
+        """What it has written itself."""
+        return self.written[self.kept :]
+
+    @property
+    def was_held(self) -> bool:
+        """Whether it was rewound while it was held: it has not ended, and will not."""
+        return self.leaving is not None and self.leaving.before is not None and self.leaving.before.held is not None
 
     @cached_property
     def entries(self) -> list[Entry]:
@@ -91,7 +105,10 @@ class Life:
         """
         if self.record.began_at is None:
             return []  # nobody has ever run it
-        return [self._stand(length) for length in (0, *(length for _, length in self.commits))]
+        lengths = [length for _, length in self.commits]
+        if self.kept:  # it never stood at the beginning
+            return [Stand(0, frozenset(), {}), *map(self._stand, lengths)]
+        return [self._stand(length) for length in (0, *lengths)]
 
     @cached_property
     def again_at(self) -> dict[int, Instant | None]:
@@ -131,7 +148,8 @@ class Life:
             record.execution_id, record.number, record.workflow, record.seed or record.incarnation, record.began_at,
             unborn=False, incarnation=record.incarnation, priority=record.priority, deadline=record.deadline,
         )  # fmt: skip
-        kernel = Kernel(origin, entries, judge=judge_of(self.implementation, PAYLOAD_LIMIT))
+        judge = judge_of(self.implementation, PAYLOAD_LIMIT)
+        kernel = Kernel(origin, entries, judge=judge, payload_limit=PAYLOAD_LIMIT)
         kernel.begin(lambda: self.implementation.make_body(record.payload, record.execution_id), entries)
         kernel.take_asked()
         return kernel
@@ -202,9 +220,22 @@ class Account:
             None if row is None or row.incarnation == life.record.incarnation else self.lives.get(row.incarnation.hex())
         )
 
+    def source(self, life: Life) -> Life | None:
+        """The life whose journal a rewound life or a fork has begun with."""
+        operation = life.operation
+        if operation is None or operation.new_id is None:
+            return self.before(life)
+        # As it was when it was looked at; it may have been rewound itself before the fork was born.
+        return self.life_at(operation.execution_id, operation.asked)
+
     def is_inherited(self, letter: LetterWritten) -> bool:
         """Whether a letter is one that lay in the mailbox of the life before, and has come along as it was."""
         life = self.lives.get(letter.incarnation.hex())
+        if life is not None and life.operation is not None:
+            # Who delivers something in that very transaction signs it.
+            return not letter.sender and self.history.committed(letter.tick) == self.history.committed(
+                life.changes[0].tick
+            )
         earlier = None if life is None else self.before(life)
         return earlier is not None and any(
             one.tick < letter.tick and one.how == letter.how == "INSERT" and _said_by(one) == _said_by(letter)
@@ -251,7 +282,36 @@ def account_of(
             lives[attempt.incarnation.hex()].attempts.append(attempt)
         else:
             strays.append(f"an attempt of {attempt.name} was made for execution {attempt.execution_id}")
+    for life in lives.values():
+        _find_operation(life, history, saw)
     return Account(case=case, history=history, saw=saw, lives=lives, calm_from=calm_from, strays=strays)
+
+
+def _find_operation(life: Life, history: History, saw: ClientsSaw) -> None:
+    """Whether a life was born with a journal. What is written at its birth may also be its first turn."""
+    if not life.changes:
+        return
+    birth = life.changes[0]
+    before, after = birth.before, birth.after
+    if after is None or after.seed is None:
+        return  # it draws its own chance: so it begins from its beginning
+    born_with = sum(history.committed(entry.tick) == history.committed(birth.tick) for entry in life.written)
+    meant = [
+        operation
+        for operation in saw.operations
+        if life.record.execution_id == (operation.new_id if before is None else operation.execution_id)
+        and (before is None or operation.new_id is None)
+        and operation.asked < birth.tick < (operation.told or birth.tick + 1)
+    ]
+    if meant:
+        # Of several the one that is known to be done, and that fits; else the last: what was asked for before was refused.
+        found = max(meant, key=lambda one: (one.told is not None, _fits(life, born_with, one), one.asked))
+        life.kept, life.operation = born_with, found
+
+
+def _fits(life: Life, born_with: int, operation: Operation) -> bool:
+    more = life.written[operation.to : born_with]
+    return operation.to <= born_with and all(entry.name in FORKS or entry.kind == Kind.PATCH for entry in more)
 
 
 def _place(change: ExecutionChange, lives: Mapping[str, Life]) -> Iterator[str]:

@@ -5,19 +5,31 @@ wrong any more, and everything that was accepted has to end.
 
 Beside the clients who start and wait there are visitors, who come to every execution that is born:
 they complete what it waits for, send it messages, interrupt it. What each of them was told is kept.
+Operators resume what is held, rewind what is held or has ended, and fork what has begun.
 """
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from random import Random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from perdure._definitions.registration import Registration
 from perdure._definitions.workflow import Workflow
 from perdure._facade import WorkflowEngine
-from perdure._ids import new_execution_id
-from perdure.errors import ExecutionNotFoundError, StoreUnavailableError, UsageError
+from perdure._ids import random_bytes
+from perdure._model.records import MailKind
+from perdure._values.instant import Instant
+from perdure.errors import (
+    ExecutionExistsError,
+    ExecutionNotFoundError,
+    PerdureError,
+    StoreError,
+    StoreUnavailableError,
+    UsageError,
+)
 from perdure.testing._simulation.case import Case, Fault
+from perdure.testing._simulation.history import ExecutionChange, ExecutionRow
 from perdure.testing._simulation.process import Process, ProcessGone, Question, State
 from perdure.testing._simulation.world import MS, SECOND, Stuck, World
 
@@ -37,6 +49,8 @@ class Commission:
     args: tuple[Any, ...] = ()
     # How many start it, all of them with the same.
     clients: int = 1
+    # How long they wait before it.
+    after_s: float = 0
     # Of its start, as `Workflow.options` takes them.
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
@@ -56,12 +70,20 @@ class Errand:
 
 # The visitors of an execution of that workflow with that payload; each does one errand after the other.
 Visitors = Callable[[str, bytes], Sequence[Sequence[Errand]]]
+# Whether an execution of that workflow with that payload may be rewound and forked.
+MayOperate = Callable[[str, bytes], bool]
 
 
 def nobody_visits(workflow: str, payload: bytes) -> Sequence[Sequence[Errand]]:
     """Executions are left to themselves."""
     del workflow, payload
     return ()
+
+
+def nobody_operates(workflow: str, payload: bytes) -> bool:
+    """No execution has other lives than those that bodies and clients ask for."""
+    del workflow, payload
+    return False
 
 
 def _crashes_only() -> dict[str, float]:
@@ -78,6 +100,25 @@ class Plan:
     visitors: Visitors = nobody_visits
     # For what held executions are resumed, each with the chance of a resume that skips.
     mends: Mapping[str, float] = field(default_factory=_crashes_only)
+    # What may be rewound and forked, and how likely each of it is.
+    may_operate: MayOperate = nobody_operates
+    rewinds: float = 0.2
+    forks: float = 0.1
+
+
+@dataclass(slots=True, kw_only=True)
+class Operation:
+    """Somebody has an execution begin again behind a part of its journal, or another one begin with that part."""
+
+    execution_id: str
+    # The last entry that is kept.
+    to: int
+    # The place in the run at which it was asked for, and at which somebody was told that it is done; None: nobody was.
+    asked: int
+    told: int | None = None
+    # The id of the fork; None: it is rewound.
+    new_id: str | None = None
+    compensates: bool = False
 
 
 class Visit(NamedTuple):
@@ -106,6 +147,10 @@ class ClientsSaw:
     visits: list[Visit] = field(default_factory=list[Visit])
     # The errands that were begun: execution, kind and name of each. A run may end before all of them are visits.
     begun: list[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
+    operations: list[Operation] = field(default_factory=list[Operation])
+    # Executions that somebody has started so that one which had failed is restarted: the instant at which it was asked for,
+    # and the place at which it was accepted.
+    restarts: list[tuple[str, Instant, int]] = field(default_factory=list[tuple[str, Instant, int]])
 
 
 class Director:
@@ -123,10 +168,14 @@ class Director:
         self._replaced: float = self.world.fate("fleet").choice((0, 0.5, 1))
         # Clients that wait for a result.
         self._waiting: list[tuple[str, asyncio.Task[None]]] = []
-        # Executions that have been visited.
-        self._visited: set[str] = set()
+        # How many changes of executions have been looked at.
+        self._looked_at = 0
         # Executions that were held and have been resumed, each with its fence then.
         self._resumed: set[tuple[str, int]] = set()
+        # Executions that have been considered for a fork, and lives for a rewind.
+        self._considered: set[str | bytes] = set()
+        # How many operations go on.
+        self._operating = 0
 
     def run(self) -> None:
         """Run it to its end; what must not happen is in the world's complaints."""
@@ -147,8 +196,7 @@ class Director:
         for _ in range(self.world.case.processes):
             self.world.open_process()
         self._spawn(self._make_trouble())
-        self._spawn(self._operate())
-        self._spawn(self._receive_visitors())
+        self._spawn(self._attend())
         clients = [
             self._spawn(self._client(commission, id_))
             for commission in self._plan.commissions
@@ -156,7 +204,7 @@ class Director:
             for _ in range(commission.clients)
         ]
         await asyncio.gather(*clients)
-        while not self._all_ended():
+        while self._is_attended_to() or not self._all_ended():
             await self._next_news()
         # Whoever waits for one that has ended hears of it; for one that is held nobody will.
         held = {row.execution_id for row in self.world.history.latest.values() if row.held is not None}
@@ -197,15 +245,34 @@ class Director:
             for row in self.world.history.latest.values()
         )
 
-    async def _operate(self) -> None:
-        """Resume what is held: because its workers have crashed, or because the plan wants it."""
+    async def _attend(self) -> None:
+        """Have somebody come to whatever happens."""
         while True:
-            for row in list(self.world.history.latest.values()):
-                place = (row.execution_id, row.fence)
-                if row.held is not None and row.held in self._plan.mends and place not in self._resumed:
-                    self._resumed.add(place)
-                    self._spawn(self._mend(row.execution_id, row.held))
+            self._look()
             await self._next_news()
+
+    def _is_attended_to(self) -> bool:
+        """Whether somebody is about to do something to an execution that may have ended."""
+        self._look()
+        return self._operating > 0
+
+    def _look(self) -> None:
+        changes = self.world.history.executions
+        while self._looked_at < len(changes):
+            change = changes[self._looked_at]
+            self._looked_at += 1
+            if change.after is not None:
+                if _begins_anew(change):
+                    self._receive_visitors(change.after)
+                self._resume(change.after)
+                self._consider(change.after)
+
+    def _resume(self, row: ExecutionRow) -> None:
+        """Resume what is held: because its workers have crashed, or because the plan wants it."""
+        place = (row.execution_id, row.fence)
+        if row.held is not None and row.held in self._plan.mends and place not in self._resumed:
+            self._resumed.add(place)
+            self._spawn(self._mend(row.execution_id, row.held))
 
     async def _mend(self, execution_id: str, held: str) -> None:
         fate = self.world.fate("operator")
@@ -214,19 +281,76 @@ class Director:
             await asyncio.sleep(fate.choice((0, 0.01, 1, 400)))
         await self._ask_until_done(lambda engine: engine.resume(execution_id, skip=skip))
 
+    # Operators -------------------------------------------------------------------------------------
+
+    def _consider(self, row: ExecutionRow) -> None:
+        """Draw, once each, whether an execution that has begun is forked, and a life that is over or held rewound, or forked."""
+        if self._plan.may_operate is nobody_operates or row.began_at is None:
+            return
+        chance = self.world.fate("operators")
+        if self._is_first(row.execution_id) and chance.random() < self._plan.forks:
+            self._operate(row, random_bytes().hex(), chance)
+        if (row.status not in FINAL and row.held is None) or not self._is_first(row.incarnation):
+            return
+        if chance.random() < self._plan.rewinds:
+            self._operate(row, None, chance)
+        elif row.status != "SUCCEEDED" and chance.random() < 3 * self._plan.forks:
+            # What has failed fails again in its fork, and so shows who undoes what.
+            self._operate(row, random_bytes().hex(), chance)
+
+    def _is_first(self, considered: str | bytes) -> bool:
+        if considered in self._considered:
+            return False
+        self._considered.add(considered)
+        return True
+
+    def _operate(self, row: ExecutionRow, new_id: str | None, chance: Random) -> None:
+        after_s, share = chance.choice((0, 0.01, 1, 400)), chance.random()
+        compensates = chance.random() < 0.3
+        if not self._plan.may_operate(row.workflow, self._payload_of(row.execution_id)):
+            return
+
+        async def operate(engine: WorkflowEngine) -> Operation:
+            length = len(await engine.journal(row.execution_id))
+            operation = Operation(
+                execution_id=row.execution_id, to=int(share * (length + 1)), asked=self.world.history.tick(), new_id=new_id,
+                compensates=compensates,
+            )  # fmt: skip
+            self.saw.operations.append(operation)
+            if new_id is None:
+                await engine.rewind(row.execution_id, to=operation.to)
+            else:
+                await engine.fork(row.execution_id, at=operation.to, new_id=new_id, compensations=compensates)
+            return operation
+
+        self._operating += 1
+        self._spawn(self._do(operate, after_s))
+
+    async def _do(self, operate: Callable[[WorkflowEngine], Coroutine[Any, Any, Operation]], after_s: float) -> None:
+        try:
+            await asyncio.sleep(after_s)
+            process = await self._some_process()
+            operation: Operation = await process.ask(operate, self.world.outside)
+            operation.told = self.world.history.tick()
+            if operation.new_id is not None:
+                self.saw.accepted[operation.new_id] = operation.told
+        except (ProcessGone, StoreUnavailableError, UsageError, ExecutionExistsError):
+            # It may be done, and then has to be done whole; or it has moved on, and is not to be rewound. A fork exists that
+            # was born, of which the answer was lost, and which has another life by the time at which it is asked for again.
+            pass
+        except PerdureError as error:
+            self.world.complain(f"who operates is told: {error}")
+        finally:
+            self._operating -= 1
+            self._tell_news()
+
     # Visitors --------------------------------------------------------------------------------------
 
-    async def _receive_visitors(self) -> None:
-        """Let every execution that is born have its visitors."""
-        if self._plan.visitors is nobody_visits:
-            return
-        while True:
-            for row in list(self.world.history.latest.values()):
-                if row.execution_id not in self._visited:
-                    self._visited.add(row.execution_id)
-                    for errands in self._plan.visitors(row.workflow, self._payload_of(row.execution_id)):
-                        self._spawn(self._visit(row.execution_id, errands))
-            await self._next_news()
+    def _receive_visitors(self, row: ExecutionRow) -> None:
+        """Let an execution that is born have its visitors; a life that has begun anew has them once more."""
+        if self._plan.visitors is not nobody_visits:
+            for errands in self._plan.visitors(row.workflow, self._payload_of(row.execution_id)):
+                self._spawn(self._visit(row.execution_id, errands))
 
     def _payload_of(self, execution_id: str) -> bytes:
         sql = f"SELECT payload FROM perdure_executions WHERE id = x'{execution_id}'"  # noqa: S608 - an id of ours
@@ -249,6 +373,8 @@ class Director:
                     tries.count == 1,
                 )
             )  # fmt: skip
+            if not counted and errand.kind == MailKind.MESSAGE:
+                return  # it has ended; to a next life others come, who begin with the first message
 
     # Clients ---------------------------------------------------------------------------------------
 
@@ -257,13 +383,13 @@ class Director:
         try:
             commission.workflow.execution_id(*commission.args)
         except UsageError:
-            return new_execution_id()
+            return random_bytes().hex()
         return None
 
     async def _client(self, commission: Commission, execution_id: str | None) -> None:
         fate = self.world.fate("clients")
         # Not spread: clients of one execution shall start it at one moment.
-        await asyncio.sleep(fate.choice((0, 0.005, 0.01, 0.1)))
+        await asyncio.sleep(commission.after_s + fate.choice((0, 0.005, 0.01, 0.1)))
         workflow = commission.workflow
 
         def start(engine: WorkflowEngine) -> Coroutine[Any, Any, Any]:
@@ -272,8 +398,16 @@ class Director:
                 chosen = chosen.options(execution_id=execution_id)
             return chosen.start(*commission.args)
 
-        started = (await self._ask_until_done(start)).execution_id
-        self.saw.accepted.setdefault(started, self.world.history.tick())
+        asked_at = self.world.clock.now()
+        try:
+            started = (await self._ask_until_done(start)).execution_id
+        except StoreError as error:
+            self.world.complain(f"who starts {workflow.name} is told: {error}")
+            return
+        accepted = self.world.history.tick()
+        self.saw.accepted.setdefault(started, accepted)
+        if commission.options.get("on_duplicate") == "restart_if_failed":
+            self.saw.restarts.append((started, asked_at, accepted))
         if fate.random() < 0.7:
             self._waiting.append((started, self._spawn(self._wait(workflow, started))))
 
@@ -371,6 +505,14 @@ class Director:
     def _open_another(self) -> None:
         if not self._closing:
             self.world.open_process()
+
+
+def _begins_anew(change: ExecutionChange) -> bool:
+    """Whether a life begins that has no visitors yet. One that goes on as new has those of the one before."""
+    before, after = change.before, change.after
+    return before is None or (
+        after is not None and before.incarnation != after.incarnation and before.status != "PENDING"
+    )
 
 
 @dataclass

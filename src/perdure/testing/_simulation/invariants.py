@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from perdure._model.journal import Kind
-from perdure._model.status import Status, is_final, may_become
+from perdure._model.status import Held, Status, is_final, may_become
 from perdure._values.exit_codec import is_success
 from perdure.testing._simulation.account import Account, Life, is_activity
 from perdure.testing._simulation.case import Fault
@@ -32,6 +32,9 @@ from perdure.testing._simulation.ownership import (
 _CUTS: Final = frozenset({Fault.CRASH, Fault.USURP, Fault.CLOSE})
 # These say that code and journal, or the engine and its store, disagree.
 _BUGS: Final = frozenset({"DIVERGENCE", "REFUSED", "UNREADABLE", "SPINNING", "DEADLOCK"})
+
+# So does this where a compensation is held with it, though somebody has passed over it since.
+_DEADLOCK: Final = b'"Deadlock"'
 
 _UNKNOWN: Final = b'"outcome-unknown"'
 _TIMEOUT: Final = b'"activity-timeout"'
@@ -109,7 +112,7 @@ def every_owner_is_the_only_one(account: Account) -> Iterator[str]:
 def only_owners_write(account: Account) -> Iterator[str]:
     """I10: an entry is written by the process that owns the execution at that moment, or gives birth to it."""
     for life in account.lives.values():
-        for entry in life.written:
+        for entry in life.own:
             latest = latest_change(life, entry.tick)
             if latest is None:
                 yield f"{life}: entry {entry.seq} was written before it was born"
@@ -155,12 +158,15 @@ def nothing_is_left(account: Account) -> Iterator[str]:
         record = life.record
         if record.owner is not None or record.status is Status.RUNNING:
             yield f"{life} is still owned by {record.owner}"
-        elif not is_final(record.status) and record.held is None:
+        elif not is_final(record.status) and record.held is None and not life.was_held:
             yield f"{life} has not ended: {record.status}"
         elif record.exit is None and not life.went_on:
             yield f"{life} is {record.status} without an exit"
         if record.held in _BUGS:
             yield f"{life} is held ({record.held}): {record.exit!r}"
+        rows = [change.after for change in life.changes if change.after is not None]
+        if any(row.held == Held.COMPENSATION and _DEADLOCK in (row.exit or b"") for row in rows):
+            yield f"{life} was held by a compensation that waits for nothing"
 
 
 # Journals -----------------------------------------------------------------------------------------------------------
@@ -169,7 +175,8 @@ def nothing_is_left(account: Account) -> Iterator[str]:
 def every_journal_only_grows(account: Account) -> Iterator[str]:
     """I5, I6: entries are written once, in order, without gaps, and time does not go back."""
     for life in account.lives.values():
-        at = life.record.began_at or 0
+        # A fork of what has not begun says so before it has begun itself.
+        at = 0 if life.kept else life.record.began_at or 0
         for seq, entry in enumerate(life.written, start=1):
             if entry.how != "INSERT":
                 yield f"{life}: entry {entry.seq} was changed ({entry.how})"
@@ -202,7 +209,8 @@ def every_replay_goes_the_same_way(account: Account) -> Iterator[str]:
             if end.untaken:
                 yield f"{life}: recorded, and asked for by nobody: {', '.join(end.untaken)}"
         for stand, (_, length) in zip(stands, life.commits, strict=False):
-            yield from _check_asked(life, stand.length, length)
+            if length > life.kept:
+                yield from _check_asked(life, stand.length, length)
 
 
 def _check_asked(life: Life, before: int, after: int) -> Iterator[str]:
@@ -226,11 +234,17 @@ def _check_asked(life: Life, before: int, after: int) -> Iterator[str]:
 def no_wake_is_late(account: Account) -> Iterator[str]:
     """I14, I30, promise 7: when nothing is wrong any more, a due timer fires within the polling interval."""
     for life in account.lives.values():
+        # A life that was rewound may wait for what is long due.
+        asleep_at = 0
         for change in life.changes:
             before, after = change.before, change.after
             if before is None or after is None or before.status != "SUSPENDED" or after.status != Status.PENDING:
+                asleep_at = change.now
                 continue
-            if before.wake_at is not None and change.now > max(before.wake_at, account.calm_from) + _LATEST_MS:
+            if (
+                before.wake_at is not None
+                and change.now > max(before.wake_at, asleep_at, account.calm_from) + _LATEST_MS
+            ):
                 yield f"{life} was to be woken at {before.wake_at}, and was at {change.now}"
 
 
@@ -256,7 +270,7 @@ def no_outcome_is_invented(account: Account) -> Iterator[str]:
     """I8: a recorded attempt was made, and a recorded success has returned, before it was recorded."""
     for life in account.lives.values():
         seen = {(a.name, a.occurrence, a.attempt, a.ended): a.tick for a in reversed(life.attempts)}
-        for entry in life.written:
+        for entry in life.own:
             if not is_activity(entry) or _UNKNOWN in entry.exit:
                 continue
             tick = seen.get((entry.name, entry.occurrence, entry.attempt, is_success(entry.exit)))
@@ -351,7 +365,7 @@ def at_most_once_is_kept(account: Account) -> Iterator[str]:
                 yield f"{life}: {step} may happen once, and began {times} times"
         noted = {
             (entry.name, entry.occurrence, entry.attempt): account.history.committed(entry.tick)
-            for entry in life.written
+            for entry in life.own
             if entry.kind == Kind.ATTEMPT_BEGUN
         }
         for attempt in begun:
@@ -361,14 +375,20 @@ def at_most_once_is_kept(account: Account) -> Iterator[str]:
 
 
 def no_outcome_is_unknown_without_cause(account: Account) -> Iterator[str]:
-    """R50: an outcome is unknown only of an attempt that was noted as begun, by somebody who has lost the execution since."""
+    """R50: an outcome is unknown only of an attempt that was noted as begun, by somebody who has lost the execution since.
+
+    Or by the life of which the note was kept, and nothing that came after it.
+    """
     for life in account.lives.values():
         noted = {(e.name, e.occurrence, e.attempt): e.tick for e in life.written if e.kind == Kind.ATTEMPT_BEGUN}
-        for entry in life.written:
+        born_with = {entry.tick for entry in life.written[: life.kept]}
+        for entry in life.own:
             if not is_activity(entry) or _UNKNOWN not in entry.exit:
                 continue
             since = noted.get((entry.name, entry.occurrence, entry.attempt), entry.tick)
-            lost = any(since < change.tick < entry.tick and is_freed(change) for change in life.changes)
+            lost = since in born_with or any(
+                since < change.tick < entry.tick and is_freed(change) for change in life.changes
+            )
             if not lost:
                 yield f"{life}: the outcome of {entry.name} {entry.occurrence} is unknown, and nothing has cut it off"
 

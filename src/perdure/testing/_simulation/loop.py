@@ -10,13 +10,26 @@ import heapq
 import sys
 from asyncio import events
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from contextvars import Context
 from typing import Any, NoReturn
 
 from perdure.errors import UsageError
 
 Microseconds = int  # since the world began
+
+
+@contextmanager
+def alone() -> Generator[None, None, None]:
+    """Leave behind no running loop, and no hooks, but those that were there."""
+    before = events._get_running_loop()  # noqa: SLF001
+    hooks = sys.get_asyncgen_hooks()
+    try:
+        yield
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+        events._set_running_loop(before)  # noqa: SLF001
 
 
 class Round(asyncio.TimerHandle):
@@ -46,7 +59,15 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
     @property
     def is_ready(self) -> bool:
         """Whether there is something to run now."""
-        self._move_due()
+        return self.is_ready_at(self._now())
+
+    def is_ready_at(self, now: Microseconds) -> bool:
+        """Whether there is something to run at that time, which is now: asked of each process at each step of a run."""
+        timers = self._timers
+        while timers and timers[0][0] <= now:
+            handle = heapq.heappop(timers)[2]
+            if not handle.cancelled():
+                self._ready.append(handle)
         return bool(self._ready)
 
     def next_timer(self) -> tuple[Microseconds, asyncio.TimerHandle] | None:
@@ -62,20 +83,22 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
 
     def run_pass(self) -> None:
         """Run what is ready now, and not what becomes ready by that; `stop` ends it in between."""
-        self._move_due()
-        before = events._get_running_loop()  # noqa: SLF001
-        hooks = sys.get_asyncgen_hooks()
-        events._set_running_loop(self)  # noqa: SLF001
-        try:
-            for _ in range(len(self._ready)):
-                handle = self._ready.popleft()
-                if not handle.cancelled():
-                    handle._run()  # noqa: SLF001 - what every loop has to call
-                if self._stopped:
-                    return
-        finally:
-            sys.set_asyncgen_hooks(*hooks)
-            events._set_running_loop(before)  # noqa: SLF001
+        with alone():
+            self.go_round()
+
+    def go_round(self) -> None:
+        """The same, for who runs one loop after the other and is `alone` meanwhile."""
+        self.is_ready_at(self._now())
+        # To set it costs a system call, and mostly the same loop goes on.
+        if events._get_running_loop() is not self:  # noqa: SLF001
+            events._set_running_loop(self)  # noqa: SLF001
+        ready = self._ready
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle.cancelled():
+                handle._run()  # noqa: SLF001 - what every loop has to call
+            if self._stopped:
+                return
 
     def halt(self) -> None:
         """Run nothing any more, from this moment on."""
@@ -84,13 +107,6 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
     def go_on(self) -> None:
         """Take `halt` back: to bury what is left."""
         self._stopped = False
-
-    def _move_due(self) -> None:
-        now = self._now()
-        while self._timers and self._timers[0][0] <= now:
-            handle = heapq.heappop(self._timers)[2]
-            if not handle.cancelled():
-                self._ready.append(handle)
 
     # What asyncio asks -------------------------------------------------------------------------------
 

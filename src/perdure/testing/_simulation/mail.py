@@ -10,10 +10,9 @@ from typing import Final
 
 from pydantic_core import from_json
 
-from perdure._engine.wakes import DEADLINE_EXCEEDED
 from perdure._ids import sender_of
-from perdure._model.journal import MARKERS, Entry, Kind
-from perdure._model.records import MailKind, Receipt, message_name
+from perdure._model.journal import FORKS, MARKERS, Entry, Kind
+from perdure._model.records import DEADLINE_NAME, MailKind, Receipt, message_name
 from perdure._model.status import Status
 from perdure.testing._simulation.account import Account, Life
 from perdure.testing._simulation.director import Visit
@@ -39,7 +38,7 @@ def told_apart(entry: EntryWritten | Entry) -> Told:
         case Kind.CHILD:
             return MailKind.CHILD, entry.input.decode()
         case Kind.INTERRUPT:
-            return MailKind.INTERRUPT, ""
+            return MailKind.INTERRUPT, "" if entry.name == "interrupt" else entry.name
         case _:
             return entry.kind, entry.name
 
@@ -107,7 +106,7 @@ def what_is_read_was_written(account: Account) -> Iterator[str]:
             told = told_apart(entry)
             letter = mail.get(told)
             read[told] += 1
-            if letter is None or letter.tick > entry.tick:
+            if letter is None or (letter.tick > entry.tick and entry.seq > life.kept):
                 yield f"{life}: entry {entry.seq} has read {told}, which nobody had written"
             elif letter.exit != entry.exit:
                 yield f"{life}: entry {entry.seq} has read {entry.exit!r} where {letter.exit!r} was written"
@@ -159,7 +158,7 @@ def instants_decide(account: Account) -> Iterator[str]:
         mail = mail_of(life)
         for stand, (_, length) in zip(stands, life.commits, strict=False):
             last: tuple[int, int] | None = None
-            for entry in life.written[stand.length : length]:
+            for entry in life.written[max(stand.length, life.kept) : length]:
                 if entry.kind == Kind.TIMER:
                     at = stand.timers.get((entry.name, entry.occurrence))
                 else:
@@ -175,11 +174,11 @@ def instants_decide(account: Account) -> Iterator[str]:
 def every_marker_is_written_once(account: Account) -> Iterator[str]:
     """R21, R42: what a body has done or decided is recorded once, however often its turn was run."""
     for life in account.lives.values():
-        # It may be held more than once.
+        # It may be held more than once, and a fork of a fork.
         marks = Counter(
             (entry.kind, entry.name, entry.occurrence, entry.attempt)
             for entry in life.entries
-            if entry.kind in MARKERS and entry.kind != Kind.HELD
+            if entry.kind in MARKERS and entry.kind != Kind.HELD and entry.name not in FORKS
         )
         for (kind, name, occurrence, _), times in marks.items():
             if times > 1:
@@ -191,8 +190,8 @@ def what_a_body_sends_arrives(account: Account) -> Iterator[str]:
     letters = account.history.letters
     lies = Counter(one.sender for one in letters if one.how == "INSERT" and not account.is_inherited(one))
     for life in account.lives.values():
-        for entry in life.entries:
-            if entry.kind != Kind.SENT or from_json(entry.exit)["success"] != Receipt.STORED:
+        for entry in life.entries[life.kept :]:
+            if entry.kind != Kind.SENT or from_json(entry.exit).get("success") != Receipt.STORED:
                 continue
             times = lies[sender_of(life.record.incarnation, entry.name, entry.occurrence)]
             if times != 1:
@@ -252,8 +251,14 @@ def _refused(account: Account, visits: list[Visit], letters: list[LetterWritten]
 
 def _letters(account: Account, execution_id: str, told: Told) -> list[LetterWritten]:
     """The letters of an execution that say one thing, of all its lives; each once, also where it came along."""
-    found = [mail_of(life).get(told) for life in account.lives_of(execution_id)]
-    return [letter for letter in found if letter is not None and not account.is_inherited(letter)]
+    lives = account.lives_of(execution_id)
+    found = [(life, mail_of(life).get(told)) for life in lives]
+    # What a fork was born with came along from another execution.
+    return [
+        letter
+        for life, letter in found
+        if letter is not None and (life is lives[0] or not account.is_inherited(letter))
+    ]
 
 
 def _may_have_met_an_end(account: Account, visit: Visit) -> bool:
@@ -288,9 +293,11 @@ def _had_ended(life: Life, tick: int) -> bool:
 def no_deadline_is_early_or_late(account: Account) -> Iterator[str]:
     """R44: who is interrupted by a deadline has one, which has passed; and when all is well it does not pass unseen."""
     for life in account.lives.values():
-        letter = mail_of(life).get((MailKind.INTERRUPT, ""))
+        letter = mail_of(life).get((MailKind.INTERRUPT, DEADLINE_NAME))
         deadline, ended = life.record.deadline, life.record.finished_at
-        if letter is not None and letter.exit == DEADLINE_EXCEEDED and (deadline is None or letter.now < deadline):
+        # One that was kept from the life before is of the deadline that this had.
+        early = letter is not None and not account.is_inherited(letter) and (deadline is None or letter.now < deadline)
+        if letter is not None and early:
             yield f"{life} was interrupted by its deadline at {letter.now}; that is {deadline}"
         if letter is not None or deadline is None or ended is None:
             continue
@@ -301,8 +308,13 @@ def no_deadline_is_early_or_late(account: Account) -> Iterator[str]:
 def no_interrupt_is_invented(account: Account) -> Iterator[str]:
     """I20, R29: who ends as interrupted was asked to."""
     for life in account.lives.values():
-        if life.record.status is Status.INTERRUPTED and (MailKind.INTERRUPT, "") not in mail_of(life):
+        if life.record.status is Status.INTERRUPTED and not _interrupts(life):
             yield f"{life} is INTERRUPTED, and nobody has interrupted it"
+
+
+def _interrupts(life: Life) -> list[LetterWritten]:
+    """What has asked an execution to end, but for its deadline."""
+    return [one for (kind, name), one in mail_of(life).items() if kind == MailKind.INTERRUPT and name != DEADLINE_NAME]
 
 
 # Children -----------------------------------------------------------------------------------------------------------
@@ -311,8 +323,8 @@ def no_interrupt_is_invented(account: Account) -> Iterator[str]:
 def every_end_is_told(account: Account) -> Iterator[str]:
     """I21, R31: whoever waits for an execution is told of its end, in the transaction that ends it, and as it ended."""
     for child in account.lives.values():
-        if child.ended_at is None or child.went_on:
-            continue  # who waits for one that goes on waits for the next life
+        if child.ended_at is None or child.went_on or child.was_held:
+            continue  # who waits for one that goes on, or is rewound while it is held, waits for the next life
         for waiter_id, incarnation in _waiters(child).items():
             waiter = account.life_at(waiter_id, child.ended_at)
             if waiter is None or waiter.record.incarnation != incarnation:
@@ -320,13 +332,15 @@ def every_end_is_told(account: Account) -> Iterator[str]:
             if _had_ended(waiter, account.history.committed(child.ended_at)):
                 continue
             told = mail_of(waiter).get((MailKind.CHILD, child.record.execution_id))
+            if told is not None and told.tick < child.changes[0].tick:
+                continue  # it has joined a life that was begun again; it was told of the end of one before, and hears of none more
             if told is None:
                 yield f"{waiter} waited for {child}, and was not told of its end"
             elif account.history.committed(told.tick) != account.history.committed(child.ended_at):
                 yield f"{waiter} waited for {child}, which ended at {child.ended_at}, and was told at {told.tick}"
     for life in account.lives.values():
         for (kind, name), letter in mail_of(life).items():
-            if kind != MailKind.CHILD:
+            if kind != MailKind.CHILD or account.is_inherited(letter):
                 continue
             child = account.life_at(name, letter.tick)
             if child is None or letter.exit != child.record.exit:
@@ -341,16 +355,20 @@ def _waiters(child: Life) -> dict[str, bytes]:
 def what_is_left_is_interrupted(account: Account) -> Iterator[str]:
     """R31: a child that its parent has left, and nobody else waits for, is interrupted."""
     for life in account.lives.values():
-        for child_id, tick in _left(life).items():
-            child = account.life_at(child_id, tick)
+        for child_id, left in _left(life).items():
+            child = account.life_at(child_id, left.tick)
             if (
                 child is None
                 or child.record.parent != life.record.execution_id
-                or _had_ended(child, account.history.committed(tick))
+                or _had_ended(child, account.history.committed(left.tick))
             ):
                 continue
-            others = {one.name for one in child.letters if one.kind == MailKind.WAITER} - {life.record.execution_id}
-            if not others and (MailKind.INTERRUPT, "") not in mail_of(child):
+            waited = {one.name for one in child.letters if one.kind == MailKind.WAITER}
+            others = waited - {life.record.execution_id}
+            if child.operation is not None and not waited:
+                continue  # it was left, and somebody has rewound it all the same
+            is_late = child.record.deadline is not None and child.record.deadline <= left.now
+            if not others and not is_late and not any(kind == MailKind.INTERRUPT for kind, _ in mail_of(child)):
                 yield f"{life} has left {child}, which was not interrupted"
 
 
@@ -360,29 +378,31 @@ def what_is_wanted_is_not_interrupted(account: Account) -> Iterator[str]:
     asked = {execution_id for execution_id, kind, _ in account.saw.begun if kind == MailKind.INTERRUPT}
     for life in account.lives.values():
         child_id = life.record.execution_id
-        letter = mail_of(life).get((MailKind.INTERRUPT, ""))
-        if letter is None or account.is_inherited(letter) or child_id in asked or f"interrupt:{child_id}" in acts:
+        if child_id in asked or f"interrupt:{child_id}" in acts:
             continue
-        # By its deadline a held one ends with what holds it.
-        if letter.exit == DEADLINE_EXCEEDED or letter.now >= (life.record.deadline or letter.now + 1):
-            continue
-        for waits in life.letters:
-            waiter = account.lives.get(waits.exit.hex())
-            if waits.kind != MailKind.WAITER or waits.tick > letter.tick or waiter is None:
-                continue
-            gone = any(
-                one.kind == MailKind.LEFT and one.name == waits.name and one.tick < letter.tick for one in life.letters
-            )
-            if not gone and not _had_ended(waiter, letter.tick):
-                yield f"{life} was interrupted, and {waiter} waited for it"
+        for letter in _interrupts(life):
+            if not account.is_inherited(letter):
+                yield from _wanted_at(account, life, letter)
 
 
-def _left(life: Life) -> dict[str, int]:
-    """The children whose await was cancelled, each with when that was recorded."""
+def _wanted_at(account: Account, life: Life, letter: LetterWritten) -> Iterator[str]:
+    for waits in life.letters:
+        waiter = account.lives.get(waits.exit.hex())
+        if waits.kind != MailKind.WAITER or waits.tick > letter.tick or waiter is None:
+            continue
+        gone = any(
+            one.kind == MailKind.LEFT and one.name == waits.name and one.tick < letter.tick for one in life.letters
+        )
+        if not gone and not _had_ended(waiter, letter.tick):
+            yield f"{life} was interrupted, and {waiter} waited for it"
+
+
+def _left(life: Life) -> dict[str, EntryWritten]:
+    """The children whose await was cancelled, each with the entry that says so."""
     prefix = "leave:"
     return {
-        entry.name[len(prefix) :]: entry.tick
-        for entry in life.written
+        entry.name[len(prefix) :]: entry
+        for entry in life.own
         if entry.kind == Kind.ACT and entry.name.startswith(prefix)
     }
 

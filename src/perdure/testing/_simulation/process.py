@@ -150,12 +150,7 @@ class Process:
     @property
     def is_at_work(self) -> bool:
         """Whether its engine is open, or closes."""
-        return self.state in {State.OPEN, State.CLOSING}
-
-    @property
-    def stands(self) -> bool:
-        """Whether it does not run now: paused, or ended."""
-        return self.state is State.ENDED or self.paused_until > self._world.now_us()
+        return self.state is State.OPEN or self.state is State.CLOSING
 
     async def _live(self) -> None:
         try:

@@ -59,7 +59,8 @@ class SimulatedStore(SqliteStore):
         self._link = link
         self._witness = witness
         self.hint: Callable[[], None] | None = None  # what to call when others have written
-        self._own_lanes: list[InlineLane] = []
+        # Where both lanes serve; None before there are any.
+        self._counter: Counter | None = None
 
     @property
     def shared(self) -> bool:
@@ -83,12 +84,11 @@ class SimulatedStore(SqliteStore):
 
     def write_beside(self, work: Callable[[Connection], Written]) -> Written:
         """Do something at this very moment: in the transaction that is open here, as a job beside it, or in one of its own."""
-        assert self._lanes is not None
-        connections = [lane.connection for lane in self._own_lanes if lane.connection is not None]
-        for connection in connections:
-            if connection.in_transaction:
-                return work(connection)
-        connection = connections[0]
+        assert self._counter is not None
+        connection = self._counter.connection
+        assert connection is not None
+        if connection.in_transaction:
+            return work(connection)
         connection.execute("BEGIN IMMEDIATE")
         done = work(connection)
         connection.execute("COMMIT")
@@ -111,29 +111,48 @@ class SimulatedStore(SqliteStore):
         return 0
 
     def _make_lanes(self) -> Lanes:
-        return Lanes(self._make_lane(), self._make_lane())
+        # Each batch is served at one instant, so one connection is to both lanes what two would be.
+        self._counter = Counter(self._make_clerk())
+        return Lanes(*(InlineLane(self._counter, self._link, self._witness) for _ in range(2)))
 
-    def _make_lane(self) -> "InlineLane":
+    def _make_clerk(self) -> Writer:
         def connect(_: Writer) -> Connection:
             connection = self._database.connect_writer(writer, self._clock.now())
             self._witness.watch(connection)
             return connection
 
         writer = Writer(self._database.path, connect, (), polls=False)
-        lane = InlineLane(writer, self._link, self._witness)
-        self._own_lanes.append(lane)
-        return lane
+        return writer
+
+
+class Counter:
+    """Where a clerk serves on one connection."""
+
+    def __init__(self, clerk: Clerk) -> None:
+        self._clerk = clerk
+        # None until something was asked of it, and when it has ended.
+        self.connection: Connection | None = None
+
+    def serve(self, jobs: list[Job]) -> None:
+        """Do some jobs, now."""
+        self.connection = self._clerk.serve(self.connection, jobs)
+        if self.connection is not None:
+            self.connection = self._clerk.relax(self.connection)
+
+    def end(self) -> None:
+        """Close the connection."""
+        if self.connection is not None:
+            self.connection.close(True)
+            self.connection = None
 
 
 class InlineLane:
     """Serves jobs in the order in which they come, each batch in one callback of the loop."""
 
-    def __init__(self, clerk: Clerk, link: Link, witness: Witness) -> None:
-        self._clerk = clerk
+    def __init__(self, counter: Counter, link: Link, witness: Witness) -> None:
+        self._counter = counter
         self._link = link
         self._witness = witness
-        # None until something was asked of it, and when it has ended.
-        self.connection: Connection | None = None
         self._waiting: list[Job] = []
         # No call arrives before one that was sent earlier: it is a queue.
         self._last_arrival: Microseconds = 0
@@ -156,9 +175,7 @@ class InlineLane:
 
     def end(self) -> None:
         """Close the connection; what has not arrived never will."""
-        if self.connection is not None:
-            self.connection.close(True)
-            self.connection = None
+        self._counter.end()
 
     def _noted(self, work: Work) -> Work:
         def noted(connection: Connection) -> Any:
@@ -182,9 +199,7 @@ class InlineLane:
         jobs, self._waiting = self._waiting[:MOST_JOBS], self._waiting[MOST_JOBS:]
         if self._waiting:
             self._link.loop.call_soon(self._serve)
-        self.connection = self._clerk.serve(self.connection, jobs)
-        if self.connection is not None:
-            self.connection = self._clerk.relax(self.connection)
+        self._counter.serve(jobs)
 
     def _pass_on(self, done: asyncio.Future[Any], answered: asyncio.Future[Any]) -> None:
         error = done.exception()

@@ -25,7 +25,7 @@ from perdure._facade import EngineOptions
 from perdure._values.instant import Instant
 from perdure.testing._simulation.case import Case, Fault
 from perdure.testing._simulation.history import AttemptSeen, History
-from perdure.testing._simulation.loop import Microseconds, Round, SimulatedLoop
+from perdure.testing._simulation.loop import Microseconds, Round, SimulatedLoop, alone
 from perdure.testing._simulation.process import Process, ProcessEnded, State
 from perdure.testing._simulation.store import Keeper, SimulatedClock
 from perdure.testing.clock import SOME_DAY
@@ -64,10 +64,14 @@ class World:
         self.outside = SimulatedLoop(self.now_us, self._outside_failed)
         self.clock = SimulatedClock(self.now_us, SOME_DAY)
         self.processes: list[Process] = []
+        # Those that have not ended, in the order in which they began.
+        self.living: list[Process] = []
         # What must not happen, and has.
         self.complaints: list[str] = []
         # What has gone wrong on purpose, by sort.
         self.faults: Counter[Fault] = Counter()
+        # Looked at with every call to the store and at every failpoint; a set would hash an enumeration each time.
+        self._sorts = tuple(case.faults)
         # How often each failpoint was come to, and how often a process ended there.
         self.reached: Counter[str] = Counter()
         self.ended_at: Counter[str] = Counter()
@@ -83,6 +87,8 @@ class World:
         self._written_at: Microseconds = 0
         self._calm_from: Microseconds = 0
         self._running: Process | None = None
+        # Whether nothing goes wrong any more; and whether somebody has said so.
+        self.healed = case.at_most == 0
         self._over = self._healed = False
         self._fates: dict[str, Random] = {}
         fate = self.fate("rates")
@@ -101,7 +107,7 @@ class World:
 
     def strikes(self, fault: Fault, rate: float = 1.0) -> bool:
         """Whether a fault happens now; if so, it is counted."""
-        if fault not in self.case.faults or self.healed or self.fate(fault).random() >= rate:
+        if self.healed or fault not in self._sorts or self.fate(fault).random() >= rate:
             return False
         self.happens(fault)
         return True
@@ -109,6 +115,7 @@ class World:
     def happens(self, fault: Fault) -> None:
         """A fault happens now."""
         self.faults[fault] += 1
+        self.healed = self.healed or self.faults.total() >= self.case.at_most
         self.changed(None)
         self.trouble_until(self._now)
 
@@ -121,14 +128,9 @@ class World:
         """Since when nothing has been wrong any more."""
         return self.clock.at(self._calm_from)
 
-    @property
-    def healed(self) -> bool:
-        """Whether nothing goes wrong any more."""
-        return self._healed or self.faults.total() >= self.case.at_most
-
     def heal(self) -> None:
         """Let nothing go wrong any more."""
-        self._healed = True
+        self.healed = self._healed = True
 
     def delay(self) -> Microseconds:
         """How long a call is on its way."""
@@ -163,8 +165,8 @@ class World:
 
     def _tell_others(self, writer: Process) -> None:
         fate = self.fate("hints")
-        for process in self.processes:
-            if process is writer or process.state is State.ENDED or process.store.hint is None:
+        for process in self.living:
+            if process is writer or process.store.hint is None:
                 continue
             # Never healed: with every hint lost the fleet is slower, and that is all.
             if Fault.DEAF not in self.case.faults:
@@ -182,11 +184,13 @@ class World:
         _failpoints.arm(self._reach)
         _ids.draw_from(self.fate("ids").randbytes)
         try:
-            while not task.done():
-                self._step()
+            with alone():
+                while not task.done():
+                    self._step()
             task.result()
         finally:
-            self._over = self._healed = True
+            self.heal()
+            self._over = True
             _failpoints.arm(None)
             _ids.draw_from(None)
             logger.handlers, logger.propagate = before
@@ -198,10 +202,11 @@ class World:
                 f"it goes round in circles; {self.history.progress} steps have got somewhere,"
                 f" and {self.history.most_attempted()}"
             )
-        if self.outside.is_ready:
-            self.outside.run_pass()
+        now = self._now
+        if self.outside.is_ready_at(now):
+            self.outside.go_round()
             return
-        ready = [process for process in self.processes if not process.stands and process.loop.is_ready]
+        ready = [process for process in self.living if process.paused_until <= now and process.loop.is_ready_at(now)]
         if ready:
             self._run(ready[0] if len(ready) == 1 else self.fate("order").choice(ready))
         else:
@@ -210,7 +215,7 @@ class World:
     def _run(self, process: Process) -> None:
         self._running = process
         try:
-            process.loop.run_pass()
+            process.loop.go_round()
         except ProcessEnded:
             assert process.state is State.ENDED
         finally:
@@ -218,39 +223,40 @@ class World:
 
     def _jump(self) -> None:
         """Let time pass until something can happen."""
-        moments = [(self.outside, Microseconds(0))]
-        moments += [(p.loop, p.paused_until) for p in self.processes if p.state is not State.ENDED]
+        # Of two at one time the one that means something counts.
+        moments = [
+            (max(found[0], earliest), isinstance(found[1], Round))
+            for loop, earliest in self._loops()
+            if (found := loop.next_timer()) is not None
+        ]
         # Who stands still with something to do has no timer for that.
-        ends = [p.paused_until for p in self.processes if p.state is not State.ENDED and p.loop.is_ready]
-        nearest = min(((when, False) for when in ends), default=None)
-        for loop, earliest in moments:
-            found = loop.next_timer()
-            if found is not None:
-                when = max(found[0], earliest)
-                # Of two at one time the one that means something counts.
-                candidate = (when, isinstance(found[1], Round))
-                nearest = candidate if nearest is None else min(nearest, candidate)
-        if nearest is None:
+        moments += [(p.paused_until, False) for p in self.living if p.paused_until > self._now and p.loop.is_ready]
+        if not moments:
             raise Stuck("nothing is left that could happen")
-        when, is_round = nearest
-        if is_round and self._now - self._changed_at > QUIET:
-            when = self._next_event(moments)
-            self._changed_at = when
+        when, is_round = min(moments)
+        if is_round and (quiet := self._now - self._changed_at) > QUIET:
+            event = self._next_event()
+            if event is not None:
+                when = self._changed_at = event
+            elif quiet > AFTERMATH:
+                raise Stuck("executions have not ended, and nothing will ever wake them")
         self._now = max(self._now, when)
 
-    def _next_event(self, moments: list[tuple[SimulatedLoop, Microseconds]]) -> Microseconds:
-        """The next timer that means something, or the next wake in the database."""
+    def _loops(self) -> list[tuple[SimulatedLoop, Microseconds]]:
+        """What may go on, each with the earliest time at which it does."""
+        return [(self.outside, 0), *((process.loop, process.paused_until) for process in self.living)]
+
+    def _next_event(self) -> Microseconds | None:
+        """The next timer that means something, or the next wake in the database; None: there is nothing but rounds."""
         events = [
             max(when, earliest)
-            for loop, earliest in moments
+            for loop, earliest in self._loops()
             for when, handle in loop.timers()
             if not isinstance(handle, Round)
         ]
         if (wake_at := self._next_wake()) is not None:
             events.append((wake_at - SOME_DAY) * MS)
-        if not events:
-            raise Stuck("executions have not ended, and nothing will ever wake them")
-        return max(min(events), self._now + 1)
+        return max(min(events), self._now + 1) if events else None
 
     def _next_wake(self) -> int | None:
         # By what the triggers have told: asking the database would be one more connection.
@@ -271,12 +277,8 @@ class World:
         )
         process = Process(self, number, self._registrations, options, Random(f"{self.case.seed}/process {number}"))
         self.processes.append(process)
+        self.living.append(process)
         return process
-
-    @property
-    def living(self) -> list[Process]:
-        """The processes that have not ended, in the order in which they began."""
-        return [process for process in self.processes if process.state is not State.ENDED]
 
     def states(self) -> str:
         """How the processes are."""
@@ -290,6 +292,7 @@ class World:
 
     def gone(self) -> None:
         """A process has ended."""
+        self.living = [process for process in self.processes if process.state is not State.ENDED]
         self.changed(None)
         self.on_gone()
 

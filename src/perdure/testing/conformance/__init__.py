@@ -39,7 +39,7 @@ pytest.register_assert_rewrite(
     )
 )
 
-from perdure.testing.conformance.acts import TestActs, TestNext  # noqa: E402
+from perdure.testing.conformance.acts import TestActs, TestNext, TestOtherPayloads  # noqa: E402
 from perdure.testing.conformance.children import TestChildren, TestLeaving  # noqa: E402
 from perdure.testing.conformance.executions import TestClaim, TestCommit, TestLooking, TestStart  # noqa: E402
 from perdure.testing.conformance.interrupts import TestDeadlines, TestInterrupt  # noqa: E402
@@ -73,6 +73,7 @@ __all__ = [
     "TestLooking",
     "TestMailbox",
     "TestNext",
+    "TestOtherPayloads",
     "TestPurge",
     "TestPurgeLives",
     "TestRenew",

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from perdure._model.records import INTERRUPTED, Acts, MailKind, Receipt, Verdict
+from perdure._model.records import INTERRUPTED, Acts, MailKind, Receipt, Verdict, payload_name
 from perdure._model.status import FINAL, Held, Status
 from perdure.errors import StoreRefusedError
 from perdure.testing.conformance.scene import SECOND, Scene, born, life_of, new_start, scenario
@@ -170,6 +170,25 @@ class TestActs:
         assert await scene.store.published("no id") == {}
 
     @scenario
+    async def test_what_is_shown_by_whoever_does_not_own_it_is_not_written(self, scene: Scene) -> None:
+        """LOST or APPLIED: nothing of the acts is done, of a commit that does nothing else either."""
+        await scene.worker()
+        await scene.worker("w2")
+        acts = Acts(published={"progress": b"1"}, attributes={"a": 1})
+        stale, over, renewed = [await scene.running("w1") for _ in range(3)]
+        await scene.store.give_back("w1", {stale.execution_id: stale.fence})
+        await scene.claim("w2")
+        await scene.commit("w1", over.commit(Status.SUCCEEDED, exit=b"{}"))
+        await scene.commit("w1", renewed.commit(Status.FAILED, exit=b"{}"))
+        restart = replace(new_start(), execution_id=renewed.execution_id, restarts=True)
+        await scene.commit("w1", born(restart, Status.PENDING))
+        answers = await scene.commit("w1", *[life.commit(acts=acts) for life in (stale, over, renewed)])
+        assert [answer.verdict for answer in answers] == [Verdict.LOST, Verdict.APPLIED, Verdict.LOST]
+        for life in (stale, over, renewed):
+            assert await scene.store.published(life.execution_id) == {}
+            assert (await scene.record(life)).attributes == {}
+
+    @scenario
     async def test_acts_are_done_in_the_order_of_the_batch(self, scene: Scene) -> None:
         """In the order of the batch: whoever acts first is the first sender."""
         await scene.worker()
@@ -196,6 +215,90 @@ class TestActs:
         assert answers[0].receipts == (Receipt.FINISHED,)
         assert [answer.verdict for answer in answers] == [Verdict.GRANTED] * 3
         assert (await scene.record(holding)).status is Status.PENDING
+
+
+class TestOtherPayloads:
+    """`met`, `strict` and `acts.compares`: an execution that was begun with another payload (R2)."""
+
+    @scenario
+    async def test_a_start_that_meets_another_payload_is_in_the_answer(self, scene: Scene) -> None:
+        """`met`: each that finds an execution whose payload is another one, with that payload; it is joined all the same."""
+        await scene.worker()
+        life, other, over = await scene.running("w1"), await scene.running("w1"), await scene.finished("w1")
+        wanted = [
+            replace(new_start(), execution_id=one.execution_id, payload=payload)
+            for one in (other, over)
+            for payload in (b'{"to":"x"}', b'{"to":"y"}')
+        ]
+        (answer,) = await scene.commit("w1", life.commit(acts=Acts(starts=wanted, children=[wanted[1]])))
+        assert [(met.start, met.payload) for met in answer.met] == [
+            (wanted[1], b'{"to":"x"}'), (wanted[3], b'{"to":"x"}'), (wanted[1], b'{"to":"x"}'),
+        ]  # fmt: skip
+        assert (await scene.record(other)).payload == b'{"to":"x"}'
+        await scene.commit("w1", other.commit(Status.SUCCEEDED, exit=b"1"))
+        assert [letter.kind for letter in await scene.letters(life)] == [MailKind.CHILD]
+        # Its end is known by now; that it is another payload is said all the same.
+        (answer,) = await scene.commit("w1", life.commit(acts=Acts(rejoins=[wanted[1]])))
+        assert [met.payload for met in answer.met] == [b'{"to":"x"}']
+
+    @scenario
+    async def test_what_an_earlier_life_was_begun_with_is_no_other_payload(self, scene: Scene) -> None:
+        """Other bytes, also than those of every life that has gone before."""
+        life, other = await scene.running(await scene.worker()), await scene.running("w1")
+        going_on = replace(new_start(), execution_id=other.execution_id, payload=b"2")
+        await scene.commit("w1", other.commit(Status.PENDING, acts=Acts(next=going_on)))
+        wanted = [
+            replace(new_start(), execution_id=other.execution_id, payload=one) for one in (b'{"to":"x"}', b"2", b"3")
+        ]
+        (answer,) = await scene.commit("w1", life.commit(acts=Acts(children=wanted)))
+        assert [(met.start.payload, met.payload) for met in answer.met] == [(b"3", b"2")]
+
+    @scenario
+    async def test_a_strict_child_does_not_join_another_payload(self, scene: Scene) -> None:
+        """Mail PAYLOAD comes to this one instead, with that payload; the child is left as it is."""
+        await scene.worker()
+        life, other, over = await scene.running("w1"), await scene.running("w1"), await scene.finished("w1")
+        before = await scene.record(other), await scene.record(over)
+        wanted = [
+            replace(new_start(), execution_id=one.execution_id, payload=b"2", strict=True) for one in (other, over)
+        ]
+        (answer,) = await scene.commit("w1", life.commit(Status.SUSPENDED, entries=1, acts=Acts(children=wanted)))
+        assert answer.stirs
+        assert (await scene.record(other), await scene.record(over)) == before
+        assert (await scene.record(life)).status is Status.PENDING
+        assert [letter[1:4] for letter in await scene.letters(life)] == [
+            (MailKind.PAYLOAD, payload_name(start), b'{"to":"x"}') for start in wanted
+        ]
+        await scene.commit("w1", other.commit(Status.SUCCEEDED, exit=b"1"))
+        assert len(await scene.letters(life)) == 2
+
+    @scenario
+    async def test_a_strict_child_with_the_same_payload_is_joined(self, scene: Scene) -> None:
+        """Byte for byte: no mail but that of its end."""
+        life, other = await scene.running(await scene.worker()), await scene.running("w1")
+        wanted = replace(new_start(), execution_id=other.execution_id, strict=True)
+        (answer,) = await scene.commit("w1", life.commit(acts=Acts(children=[wanted])))
+        assert answer.met == ()
+        await scene.commit("w1", other.commit(Status.SUCCEEDED, exit=b"1"))
+        assert [letter.kind for letter in await scene.letters(life)] == [MailKind.CHILD]
+
+    @scenario
+    async def test_a_comparison_is_answered_in_any_case(self, scene: Scene) -> None:
+        """`acts.compares`: the payload that is there, or the one that was asked with; nobody joins or begins anything."""
+        life, other = await scene.running(await scene.worker()), await scene.running("w1")
+        same, differs = [
+            replace(new_start(), execution_id=other.execution_id, payload=one, strict=True)
+            for one in (b'{"to":"x"}', b"2")
+        ]
+        unknown = replace(new_start(), payload=b"3", strict=True)
+        (answer,) = await scene.commit("w1", life.commit(acts=Acts(compares=[same, differs, unknown])))
+        assert (answer.met, answer.stirs) == ((), True)
+        assert [(letter.name, letter.exit) for letter in await scene.letters(life)] == [
+            (payload_name(same), b'{"to":"x"}'), (payload_name(differs), b'{"to":"x"}'), (payload_name(unknown), b"3"),
+        ]  # fmt: skip
+        assert await scene.store.read([unknown.execution_id]) == []
+        await scene.commit("w1", other.commit(Status.SUCCEEDED, exit=b"1"))
+        assert len(await scene.letters(life)) == 3
 
 
 class TestNext:

@@ -390,6 +390,23 @@ class TestLeaving:
         await scene.deliver(child.mail("", MailKind.INTERRUPT, INTERRUPTED))
         (answer,) = await scene.commit("w1", parent.commit(acts=Acts(leaves=[child.execution_id])))
         assert (answer.wakes, answer.stirs) == (0, False)
+        assert len(await scene.letters(child)) == 1
+
+    @scenario
+    async def test_a_child_is_not_interrupted_beside_its_deadline(self, scene: Scene) -> None:
+        """Unless it has had an INTERRUPT or its deadline has passed: what it does about that is not cut off (R31, R44)."""
+        await scene.worker()
+        now = scene.clock.now()
+        for seen_to in (True, False):
+            parent = await scene.running("w1")
+            child = await scene.child(parent, deadline=now)
+            await scene.run(child)
+            if seen_to:
+                await scene.store.expire(END, 10)
+            (answer,) = await scene.commit("w1", parent.commit(acts=Acts(leaves=[child.execution_id])))
+            assert (answer.wakes, answer.stirs) == (0, False)
+            await scene.store.expire(END, 10)
+            assert await told(scene, child) == [("interrupt", "deadline", END)]
 
     @scenario
     async def test_a_child_that_has_ended_is_left_alone(self, scene: Scene) -> None:
@@ -475,16 +492,19 @@ class TestLeaving:
 
     @scenario
     async def test_a_parent_that_leaves_a_child_which_is_held_after_an_interrupt_is_freed(self, scene: Scene) -> None:
-        """Else, or if that child is held and was interrupted before: a second interrupt moves nobody."""
-        parent = await scene.running(await scene.worker())
-        child = await scene.child(parent)
-        await scene.run(child)
-        await scene.deliver(child.mail("", MailKind.INTERRUPT, INTERRUPTED))
-        child.seen = 1
-        await scene.commit("w1", child.commit(Status.SUSPENDED, held=Held.COMPENSATION, exit=b"{}"))
-        await scene.commit("w1", parent.commit(acts=Acts(leaves=[child.execution_id])))
-        assert (await scene.record(child)).held is Held.COMPENSATION
-        assert await told(scene, parent) == [("freed", f"{child.execution_id}/1", b"")]
+        """Else, or if that child is held and not moved by this: by a compensation."""
+        await scene.worker()
+        for asked in (True, False):
+            parent = await scene.running("w1")
+            child = await scene.child(parent)
+            await scene.run(child)
+            if asked:
+                await scene.deliver(child.mail("", MailKind.INTERRUPT, INTERRUPTED))
+                child.seen = 1
+            await scene.commit("w1", child.commit(Status.SUSPENDED, held=Held.COMPENSATION, exit=b"{}"))
+            await scene.commit("w1", parent.commit(acts=Acts(leaves=[child.execution_id])))
+            assert (await scene.record(child)).held is Held.COMPENSATION
+            assert await told(scene, parent) == [("freed", f"{child.execution_id}/1", b"")]
 
     @scenario
     async def test_a_child_held_and_left_in_one_batch_is_interrupted(self, scene: Scene) -> None:

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from perdure._model.records import INTERRUPTED, Acts, MailKind, Receipt, Verdict
+from perdure._model.journal import Entry, Kind
+from perdure._model.records import DEADLINE_NAME, INTERRUPTED, Acts, MailKind, Receipt, Verdict
 from perdure._model.status import FINAL, Held, Status
 from perdure.testing.conformance.scene import SECOND, Life, Scene, born, life_of, new_start, scenario
 
@@ -13,6 +14,21 @@ CAUSE = b'{"failure":[]}'
 async def interrupt(scene: Scene, life: Life, exit: bytes = INTERRUPTED, sender: bytes = b"") -> Receipt:
     """Interrupt an execution."""
     return await scene.deliver(life.mail("", MailKind.INTERRUPT, exit, sender=sender))
+
+
+async def is_told(scene: Scene, life: Life, *, held: Held | None = None) -> None:
+    """Let the body of an execution be told of its latest interrupt; it goes on, or is held once more."""
+    life.seq += 1
+    told = Entry(life.seq, Kind.INTERRUPT, f"interrupt {life.seq}", 1, 0, b"", INTERRUPTED, scene.clock.now())
+    life.seen = (await scene.record(life)).wakes
+    commit = life.commit() if held is None else life.commit(Status.SUSPENDED, held=held, exit=CAUSE)
+    commit.entries = [told]
+    await scene.commit("w1", commit)
+
+
+async def names(scene: Scene, life: Life) -> list[tuple[str, bytes]]:
+    """The names and exits of an execution's letters."""
+    return [(one.name, one.exit) for one in await scene.letters(life)]
 
 
 async def with_waiter(scene: Scene, child: Life) -> Life:
@@ -76,7 +92,7 @@ class TestInterrupt:
     async def test_a_held_execution_is_moved_by_an_interrupt(self, scene: Scene) -> None:
         """A held one becomes PENDING with it; if it is held with FAILURE or DEFECT, the letter's exit is that cause."""
         await scene.worker()
-        for code in Held:
+        for code in set(Held) - {Held.COMPENSATION}:
             life = await scene.held("w1", code=code)
             assert await interrupt(scene, life) is Receipt.STORED
             record = await scene.record(life)
@@ -84,6 +100,76 @@ class TestInterrupt:
             (letter,) = await scene.letters(life)
             assert letter.exit == (CAUSE if code in {Held.FAILURE, Held.DEFECT} else INTERRUPTED)
             await scene.run(life)
+
+    @scenario
+    async def test_what_a_compensation_holds_is_not_moved(self, scene: Scene) -> None:
+        """Held with COMPENSATION it stays: the letter only waits; that of a deadline too (R28)."""
+        await scene.worker()
+        life = await scene.running("w1", deadline=scene.clock.now())
+        await scene.commit("w1", life.commit(Status.SUSPENDED, held=Held.COMPENSATION, exit=CAUSE))
+        before = await scene.record(life)
+        assert await interrupt(scene, life) is Receipt.STORED
+        assert await interrupt(scene, life) is Receipt.IGNORED
+        assert await scene.store.expire(LATE, 10) == 1
+        assert await scene.record(life) == before._replace(wakes=2)
+        assert await names(scene, life) == [("", INTERRUPTED), (DEADLINE_NAME, LATE)]
+
+    @scenario
+    async def test_a_held_execution_is_moved_whatever_came_before(self, scene: Scene) -> None:
+        """But of a held execution whose body was told of all: that one is stored as `held/{fence}`, and moves it."""
+        await scene.worker()
+        life = await scene.running("w1")
+        await interrupt(scene, life)
+        for code, exit_ in ((Held.DEADLOCK, INTERRUPTED), (Held.FAILURE, CAUSE), (Held.DEFECT, CAUSE)):
+            await is_told(scene, life, held=code)
+            fence = life.fence
+            assert await interrupt(scene, life) is Receipt.STORED
+            record = await scene.record(life)
+            assert (record.status, record.held, record.exit) == (Status.PENDING, None, None)
+            assert (await names(scene, life))[-1] == (f"held/{fence}", exit_)
+            # It is moved already, or runs.
+            assert await interrupt(scene, life) is Receipt.IGNORED
+            await scene.run(life)
+            assert await interrupt(scene, life) is Receipt.IGNORED
+        assert len(await scene.letters(life)) == 4
+
+    @scenario
+    async def test_what_a_held_body_has_not_been_told_of_is_enough(self, scene: Scene) -> None:
+        """Else what lies there is enough: a second one is IGNORED, and moves it, so that its body is told of the first."""
+        await scene.worker()
+        life = await scene.running("w1")
+        await interrupt(scene, life)
+        life.seen = 1
+        await scene.commit("w1", life.commit(Status.SUSPENDED, held=Held.DIVERGENCE, exit=CAUSE))
+        assert await interrupt(scene, life) is Receipt.IGNORED
+        assert (await scene.record(life)).status is Status.PENDING
+        assert await names(scene, life) == [("", INTERRUPTED)]
+
+    @scenario
+    async def test_an_interrupt_of_a_held_execution_that_is_sent_again_does_not_meet_the_next_hold(
+        self, scene: Scene
+    ) -> None:
+        """Mail with a sender that meets its own is STORED; nothing is stored twice."""
+        await scene.worker()
+        life = await scene.running("w1")
+        await interrupt(scene, life)
+        await is_told(scene, life, held=Held.DEADLOCK)
+        assert await interrupt(scene, life, sender=b"me") is Receipt.STORED
+        await scene.run(life)
+        assert await interrupt(scene, life, sender=b"me") is Receipt.STORED
+        await is_told(scene, life, held=Held.DEADLOCK)
+        before = await scene.record(life)
+        assert await interrupt(scene, life, sender=b"me") is Receipt.STORED
+        assert await scene.record(life) == before
+        assert len(await scene.letters(life)) == 2
+        await interrupt(scene, life)
+        await scene.run(life)
+        next_ = new_start(began_at=1)
+        next_ = replace(next_, execution_id=life.execution_id)
+        life.seen = 3
+        await scene.commit("w1", life.commit(Status.PENDING, acts=Acts(next=next_)))
+        assert await interrupt(scene, life, sender=b"me") is Receipt.STORED
+        assert await scene.letters(life_of(next_)) == []
 
     @scenario
     async def test_the_crashes_of_a_held_execution_are_forgiven(self, scene: Scene) -> None:
@@ -103,13 +189,14 @@ class TestInterrupt:
     async def test_a_second_interrupt_does_nothing(self, scene: Scene) -> None:
         """A second one is IGNORED, and moves nobody (R29)."""
         await scene.worker()
-        life = await scene.running("w1")
-        await interrupt(scene, life)
-        life.seen = 1
-        await scene.commit("w1", life.commit(Status.SUSPENDED, held=Held.FAILURE, exit=CAUSE))
-        before = await scene.record(life)
-        assert await interrupt(scene, life, LATE) is Receipt.IGNORED
-        assert await scene.record(life) == before
+        for status in (Status.RUNNING, Status.SUSPENDED, Status.PENDING):
+            life = await scene.running("w1")
+            await interrupt(scene, life)
+            await is_told(scene, life)
+            await scene.commit("w1", life.commit(status))
+            before = await scene.record(life)
+            assert await interrupt(scene, life, LATE) is Receipt.IGNORED
+            assert await scene.record(life) == before
 
     @scenario
     async def test_what_has_ended_is_not_interrupted(self, scene: Scene) -> None:
@@ -205,7 +292,7 @@ class TestDeadlines:
         scene.clock.advance(3 * SECOND)
         assert await scene.store.expire(LATE, 10) == 2
         for life in (running, parked):
-            assert await scene.letters(life) == [(1, "interrupt", "", LATE, deadline)]
+            assert await scene.letters(life) == [(1, "interrupt", DEADLINE_NAME, LATE, deadline)]
         assert (await scene.record(parked)).status is Status.PENDING
         assert (await scene.record(parked)).changed_at == scene.clock.now()
         assert await scene.store.mail_for("w1") == {running.execution_id: 1}
@@ -221,15 +308,49 @@ class TestDeadlines:
         assert (await scene.record(life)).deadline == scene.clock.now()
 
     @scenario
-    async def test_whoever_was_interrupted_already_is_left_as_it_is(self, scene: Scene) -> None:
-        """Whoever has had an interrupt already is left as it is; its deadline is seen to all the same."""
+    async def test_a_deadline_and_an_interrupt_are_not_the_same(self, scene: Scene) -> None:
+        """It acts as an INTERRUPT does, and is not the same: whoever has had the one has the other too, and once each."""
         await scene.worker()
-        life = await scene.running("w1", deadline=scene.clock.now())
-        await interrupt(scene, life)
-        before = await scene.record(life)
+        now = scene.clock.now()
+        interrupted, late = await scene.running("w1", deadline=now), await scene.running("w1", deadline=now + 1)
+        await interrupt(scene, interrupted)
         assert await scene.store.expire(LATE, 10) == 1
-        assert await scene.record(life) == before
+        assert await names(scene, interrupted) == [("", INTERRUPTED), (DEADLINE_NAME, LATE)]
+        scene.clock.advance(1)
+        assert await scene.store.expire(LATE, 10) == 1
+        assert await interrupt(scene, late) is Receipt.STORED
+        assert await names(scene, late) == [(DEADLINE_NAME, LATE), ("", INTERRUPTED)]
+        for life in (interrupted, late):
+            assert await interrupt(scene, life) is Receipt.IGNORED
+            assert await scene.store.mail_for("w1") in ({interrupted.execution_id: 2, late.execution_id: 2}, {})
         assert await scene.store.next_wake() is None
+
+    @scenario
+    async def test_a_deadline_does_not_go_over_to_the_next_life(self, scene: Scene) -> None:
+        """But not of a deadline, which the next life has for itself."""
+        await scene.worker()
+        now = scene.clock.now()
+        life = await scene.running("w1", deadline=now)
+        assert await scene.store.expire(LATE, 10) == 1
+        await interrupt(scene, life)
+        next_ = replace(new_start(deadline=now + SECOND), execution_id=life.execution_id)
+        await scene.commit("w1", life.commit(Status.PENDING, acts=Acts(next=next_)))
+        assert await names(scene, life_of(next_)) == [("", INTERRUPTED)]
+        assert await scene.store.next_wake() == now + SECOND
+
+    @scenario
+    async def test_a_deadline_moves_a_held_execution_that_was_interrupted_before(self, scene: Scene) -> None:
+        """Also where its body has swallowed an interrupt, and has been held since (R36, R44)."""
+        await scene.worker()
+        for code, exit_ in ((Held.FAILURE, CAUSE), (Held.DEADLOCK, LATE)):
+            life = await scene.running("w1", deadline=scene.clock.now() + SECOND)
+            await interrupt(scene, life)
+            await is_told(scene, life, held=code)
+            scene.clock.advance(SECOND)
+            assert await scene.store.expire(LATE, 10) == 1
+            assert (await scene.record(life)).status is Status.PENDING
+            assert await names(scene, life) == [("", INTERRUPTED), (DEADLINE_NAME, exit_)]
+            await scene.run(life)
 
     @scenario
     async def test_what_never_began_fails_at_its_deadline(self, scene: Scene) -> None:

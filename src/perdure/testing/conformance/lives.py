@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from perdure._model.journal import Entry, Kind
 from perdure._model.records import INTERRUPTED, Acts, Letter, MailKind, Receipt, Start, Verdict
 from perdure._model.status import FINAL, Held, Status
 from perdure.testing.conformance.scene import SECOND, Life, Scene, born, life_of, new_start, scenario
@@ -10,6 +11,11 @@ from perdure.testing.conformance.scene import SECOND, Life, Scene, born, life_of
 def next_of(life: Life, **more: object) -> Start:
     """A start of the same execution."""
     return replace(new_start(), execution_id=life.execution_id, **more)
+
+
+def given_out(seq: int, name: str) -> Entry:
+    """The entry with which a body has given out a token."""
+    return Entry(seq, Kind.TOKEN, name, 1, 0, b"", b'{"success":"the token of %s"}' % name.encode(), 0)
 
 
 class TestRestart:
@@ -324,6 +330,77 @@ class TestRenew:
             assert await scene.store.renew(life.incarnation, start, [], [])
         assert not await scene.store.renew(life.incarnation, next_of(life), [], [])
         assert (await scene.record(life)).number == 2
+
+    @scenario
+    async def test_what_an_earlier_life_gave_out_reaches_the_life_that_has_kept_it(self, scene: Scene) -> None:
+        """Unless the present life has the TOKEN entry of the mail's name whose exit is its `token`; else OUTDATED."""
+        await scene.worker()
+        first = await scene.finished("w1", Status.FAILED)
+        kept, dropped = given_out(1, "kept"), given_out(2, "dropped")
+        life = first
+        for entries in ([kept, dropped], [kept]):
+            start = next_of(life, seed=first.incarnation, began_at=1)
+            assert await scene.store.renew(life.incarnation, start, entries, [])
+            life = await scene.run(life_of(start))
+            await scene.commit("w1", life.commit(Status.FAILED, exit=b"{}"))
+        start = next_of(life, seed=first.incarnation, began_at=1)
+        assert await scene.store.renew(life.incarnation, start, [kept], [])
+        last = life_of(start)
+
+        async def comes(name: str, token: bytes) -> Receipt:
+            return await scene.deliver(first.mail(name, incarnation=first.incarnation, token=token))
+
+        assert await comes("dropped", dropped.exit) is Receipt.OUTDATED
+        assert await comes("dropped", kept.exit) is Receipt.OUTDATED
+        assert await comes("kept", dropped.exit) is Receipt.OUTDATED
+        assert await comes("kept", b"") is Receipt.OUTDATED
+        assert await scene.letters(last) == []
+        assert await comes("kept", kept.exit) is Receipt.STORED
+        assert await comes("kept", kept.exit) is Receipt.IGNORED
+        assert [letter.name for letter in await scene.letters(last)] == ["kept"]
+        await scene.run(last)
+        last.seen = 1
+        await scene.commit("w1", last.commit(Status.FAILED, exit=b"{}"))
+        assert await comes("kept", kept.exit) is Receipt.FINISHED
+
+    @scenario
+    async def test_what_a_life_gave_out_is_nothing_to_one_that_begins_anew(self, scene: Scene) -> None:
+        """A restart and a life that goes on as new have no journal of an earlier one: what that gave out is OUTDATED."""
+        await scene.worker()
+        before = await scene.running("w1")
+        token = given_out(1, "approved")
+        go_on = before.commit(Status.PENDING, acts=Acts(next=next_of(before)))
+        go_on.entries = [token]
+        await scene.commit("w1", go_on)
+        assert go_on.acts is not None
+        assert go_on.acts.next is not None
+        mail = before.mail(incarnation=before.incarnation, token=token.exit)
+        assert await scene.deliver(mail) is Receipt.OUTDATED
+        second = await scene.run(life_of(go_on.acts.next))
+        await scene.commit("w1", second.commit(Status.FAILED, exit=b"{}"))
+        await scene.commit("nobody", born(next_of(second, restarts=True), Status.PENDING))
+        assert await scene.deliver(mail) is Receipt.OUTDATED
+
+    @scenario
+    async def test_mail_by_a_token_is_known_for_its_own_over_the_lives(self, scene: Scene) -> None:
+        """Mail with a sender that meets its own is STORED, also where the life that took it has been rewound since."""
+        await scene.worker()
+        first = life = await scene.running("w1")
+        token = given_out(1, "approved")
+        mail = first.mail(incarnation=first.incarnation, token=token.exit, sender=b"me")
+        for is_last in (False, True):
+            end = life.commit(Status.FAILED, exit=b"{}")
+            end.entries = [token] if life is first else []
+            await scene.commit("w1", end)
+            letters = await scene.letters(life)
+            start = next_of(life, seed=first.incarnation, began_at=1)
+            assert await scene.store.renew(life.incarnation, start, [token], letters)
+            assert await scene.deliver(mail) is Receipt.STORED
+            if not is_last:
+                life = await scene.run(life_of(start))
+                life.seen = 1
+        assert await scene.deliver(mail._replace(sender=b"another")) is Receipt.IGNORED
+        assert await scene.letters(life_of(start)) == letters
 
 
 class TestSkip:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol, Self
 
-from perdure._ids import new_execution_id
+from perdure._ids import random_bytes
 from perdure._model.clock import Clock
 from perdure._model.journal import Entry, Kind
 from perdure._model.records import Acts, Answer, Commit, Letter, Mail, Receipt, Record, Start, Worker, WorkerId
@@ -107,7 +107,7 @@ class Life:
 def new_start(workflow: str = WORKFLOW, *, priority: int = 0, due_at: Instant | None = None, **more: Any) -> Start:
     """Make a start of an execution that does not exist."""
     return Start(
-        execution_id=new_execution_id(),
+        execution_id=random_bytes().hex(),
         incarnation=os.urandom(16),
         workflow=workflow,
         payload=b'{"to":"x"}',

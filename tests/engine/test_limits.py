@@ -1,0 +1,160 @@
+"""How large what a body says may be: `payload_limit`, the same for everything, and alike on every replay (R42)."""
+
+import pytest
+
+from perdure import (
+    DurableChannel,
+    DurableDeferred,
+    PayloadError,
+    activity,
+    continue_as_new,
+    execution_id,
+    publish,
+    set_attributes,
+    workflow,
+)
+
+Go = DurableDeferred.make("go")
+Noted = DurableDeferred.make("noted", success=str)
+Words = DurableChannel.make("words", str)
+
+WORDY = "x" * 1_000
+
+
+@activity
+async def write(length: int) -> str:
+    return "x" * length
+
+
+async def quoted(text: str) -> str:
+    return text
+
+
+@workflow(idempotency_key=lambda key, text: key)
+async def other(key: str, text: str) -> int:
+    return len(text)
+
+
+async def says(what: str, text: str) -> None:
+    match what:
+        case "publish":
+            publish("progress", text)
+        case "set_attributes":
+            set_attributes(stage=text)
+        case "into":
+            await Noted.into(quoted(text))
+        case "execute":
+            await other.execute("child", text)
+        case "start":
+            await other.start("detached", text)
+        case "continue_as_new":
+            continue_as_new("k", what, text)
+        case "send":
+            await Words.send(execution_id(), text)
+        case _:
+            raise AssertionError(what)
+
+
+EVERYTHING = ["publish", "set_attributes", "into", "execute", "start", "send", "continue_as_new"]
+
+
+@workflow(idempotency_key=lambda key, what, text: key)
+async def speaker(key: str, what: str, text: str = "") -> list[str]:
+    if text:
+        return [text]
+    said = []
+    for wordy in (WORDY, WORDY, f"{WORDY}y"):
+        try:
+            await says(what, wordy)
+        except PayloadError as refused:
+            said.append(str(refused))
+        else:
+            said.append("taken")
+    await Go
+    await says(what, "short")
+    return said
+
+
+@pytest.mark.parametrize("what", EVERYTHING)
+def test_what_a_body_says_is_no_larger_than_the_limit(lab, what):
+    """R42: an error where it is said, which the body may catch; nothing of it is done, and smaller words are taken."""
+
+    async def main():
+        async with lab.engine([speaker, other], payload_limit=1_000) as engine:
+            handle = await speaker.start("k", what)
+            await lab.settle()
+            assert await other.handle(other.execution_id("child", "")).status() is None
+            assert await other.handle(other.execution_id("detached", "")).status() is None
+            info = await engine.describe(handle.execution_id)
+            assert (info.published, info.attributes) == ({}, {})
+            kinds = {entry.kind for entry in await engine.journal(handle.execution_id)}
+            assert not kinds & {"deferred", "message", "child"}
+            await Go.succeed(handle.token(Go), None)
+            said = await lab.result(handle)
+            if what == "continue_as_new":
+                assert said == ["short"]
+                return
+            assert len(said) == 3
+            assert all("payload_limit" in one and "limit is 1,000" in one for one in said), said
+            if what == "execute":
+                assert await lab.result(other.handle(other.execution_id("child", ""))) == 5
+            elif what == "start":
+                assert await lab.result(other.handle(other.execution_id("detached", ""))) == 5
+            info = await engine.describe(handle.execution_id)
+            assert info.progress == ("short" if what == "publish" else None)
+            assert info.attributes == ({"stage": "short"} if what == "set_attributes" else {})
+
+    lab.run(main)
+
+
+@pytest.mark.parametrize("what", EVERYTHING)
+def test_what_was_too_large_once_is_so_on_every_replay(lab, what):
+    """R42: the body has gone another way because of it, whatever the limit is by now."""
+
+    @workflow(idempotency_key=lambda key: key)
+    async def careful(key: str) -> str:
+        try:
+            await says(what, WORDY)
+        except PayloadError:
+            said = "too large"
+        else:
+            said = "taken"
+        await write(1)
+        await Go
+        return said
+
+    async def main():
+        async with lab.engine([careful, other], payload_limit=1_000):
+            handle = await careful.start("k")
+            await lab.settle()
+        async with lab.engine([careful, other]):
+            await Go.succeed(handle.token(Go), None)
+            assert await lab.result(careful.handle(handle.execution_id)) == "too large"
+
+    lab.run(main)
+
+
+@pytest.mark.parametrize("what", [one for one in EVERYTHING if one != "continue_as_new"])
+def test_what_was_taken_once_is_taken_on_every_replay(lab, what):
+    """R42: a smaller limit says nothing of what has been done."""
+
+    @workflow(idempotency_key=lambda key: key)
+    async def careful(key: str) -> str:
+        try:
+            await says(what, WORDY)
+        except PayloadError:
+            said = "too large"
+        else:
+            said = "taken"
+        await Go
+        return said
+
+    async def main():
+        async with lab.engine([careful, other]):
+            handle = await careful.start("k")
+            await lab.settle()
+        async with lab.engine([careful, other], payload_limit=500):
+            await Go.succeed(handle.token(Go), None)
+            assert await lab.result(careful.handle(handle.execution_id)) == "taken"
+
+    lab.run(main)
