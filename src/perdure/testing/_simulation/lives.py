@@ -96,6 +96,8 @@ def the_next_life_has_the_mail(account: Account) -> Iterator[str]:
 
 def _had(life: Life) -> set[Told]:
     """The mail that a life has read and its body has come to."""
+    if life.record.began_at is None:
+        return set()  # it was not its own wish to go on, which is said elsewhere
     read = {told_apart(entry) for entry in life.written}
     return read - {told_apart(entry) for entry in life.replayed_end().mail}
 
