@@ -225,8 +225,15 @@ class Account:
         operation = life.operation
         if operation is None or operation.new_id is None:
             return self.before(life)
-        # As it was when it was looked at; it may have been rewound itself before the fork was born.
-        return self.life_at(operation.execution_id, operation.asked)
+        # Of those that stood there between the asking and the birth the one that was looked at: they draw alike.
+        stood = [
+            one
+            for one in self.lives_of(operation.execution_id)
+            if one.changes[0].tick < life.changes[0].tick
+            and (one.leaving is None or one.leaving.tick > operation.asked)
+        ]
+        alike = [one for one in stood if life.record.seed == (one.record.seed or one.record.incarnation)]
+        return next(iter([*alike, *stood]), None)
 
     def is_inherited(self, letter: LetterWritten) -> bool:
         """Whether a letter is one that lay in the mailbox of the life before, and has come along as it was."""

@@ -332,7 +332,9 @@ def every_end_is_told(account: Account) -> Iterator[str]:
             if _had_ended(waiter, account.history.committed(child.ended_at)):
                 continue
             told = mail_of(waiter).get((MailKind.CHILD, child.record.execution_id))
-            if told is not None and told.tick < child.changes[0].tick:
+            if told is not None and account.history.committed(told.tick) <= account.history.committed(
+                child.changes[0].tick
+            ):
                 continue  # it has joined a life that was begun again; it was told of the end of one before, and hears of none more
             if told is None:
                 yield f"{waiter} waited for {child}, and was not told of its end"
