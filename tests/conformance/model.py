@@ -288,11 +288,11 @@ class Model:
         row.crashes, row.begun, row.expires_at = 0, False, start.deadline
         row.entries, row.mail, row.shown, row.interrupts, row.given_out = {}, {}, {}, set(), set()
 
-    def renew(self, before: bytes, start: Start, entries: list[Entry], letters: list[Letter]) -> bool:
+    def renew(self, before: bytes, wakes: int, start: Start, entries: list[Entry], letters: list[Letter]) -> bool:
         row = self.rows.get(start.execution_id)
         if row is None or row.incarnation == start.incarnation:
             return row is not None
-        if row.incarnation != before or (row.status not in FINAL and row.held is None):
+        if (row.incarnation, row.wakes) != (before, wakes) or (row.status not in FINAL and row.held is None):
             return False
         if row.held is not None:
             self._hand_over(row, start)

@@ -279,7 +279,7 @@ class StoreMachine(RuleBasedStateMachine):
         elif row.status is Status.SUSPENDED:
             self.deliver(id_, "message", f"m{self.fresh().hex()}", b"", -1)
         elif row.status in FINAL:
-            self.renew(id_=id_, stale=False, count=1, began=True, deadline=None, twice=False)
+            self.renew(id_=id_, stale=False, unseen=0, count=1, began=True, deadline=None, twice=False)
 
     # Rules are chosen alike; what executions do to each other is what is to be seen.
     commit_more = commit_again = commit_still = commit_yet = commit
@@ -321,10 +321,19 @@ class StoreMachine(RuleBasedStateMachine):
         return self.do(self.store._read(look))
 
     @rule(
-        id_=ids, stale=st.booleans(), count=st.integers(0, 2), began=st.booleans(), deadline=delays, twice=st.booleans()
+        id_=ids,
+        stale=st.booleans(),
+        unseen=st.sampled_from([0, 0, 0, 1]),
+        count=st.integers(0, 2),
+        began=st.booleans(),
+        deadline=delays,
+        twice=st.booleans(),
     )
-    def renew(self, *, id_: str, stale: bool, count: int, began: bool, deadline: int | None, twice: bool) -> None:
+    def renew(
+        self, *, id_: str, stale: bool, unseen: int, count: int, began: bool, deadline: int | None, twice: bool
+    ) -> None:
         row = self.model.rows.get(id_)
+        wakes = 0 if row is None else max(row.wakes - unseen, 0)
         before = b"\x01" if row is None or stale else row.incarnation
         start = Start(
             execution_id=id_,
@@ -338,8 +347,8 @@ class StoreMachine(RuleBasedStateMachine):
         entries = [Entry(seq, "token", "abc"[seq], 1, 0, b"", b"kept", 0) for seq in range(1, count + 1)]
         letters = [Letter(wake, "deferred", "abc"[wake], b"kept", 0) for wake in range(1, count + 1)]
         for _ in range(2 if twice else 1):
-            renewed = self.do(self.store.renew(before, start, entries, letters))
-            assert renewed == self.model.renew(before, start, entries, letters)
+            renewed = self.do(self.store.renew(before, wakes, start, entries, letters))
+            assert renewed == self.model.renew(before, wakes, start, entries, letters)
 
     @rule(slot=workers)
     def ask_for_mail(self, slot: str) -> None:

@@ -53,7 +53,7 @@ async def fill(store: SqliteStore, status: Status, deadline: int | None) -> None
 
 async def renew(store: SqliteStore, number: int) -> bool:
     next_ = replace(start(number, SECOND[number]), seed=FIRST[number])
-    return await store.renew(FIRST[number], next_, ENTRIES, [LETTER])
+    return await store.renew(FIRST[number], 0, next_, ENTRIES, [LETTER])
 
 
 async def complete(store: SqliteStore, number: int) -> Receipt:

@@ -36,7 +36,7 @@ from perdure import (
 from perdure._values.instant import to_datetime
 from perdure.testing import verify_replay
 
-from tests.engine.lab import Gate, Lab
+from tests.engine.lab import Gate, Lab, until
 from tests.engine.mortal import died_at_each_commit
 from tests.kernel.steps import begin
 
@@ -1081,6 +1081,33 @@ def test_a_compensation_that_is_under_way_is_the_originals(lab, at):
             copy = await engine.fork(handle.execution_id, at=at)
             await fails(lab, trip.handle(copy), Defect)
             assert done == ["left"]
+
+    lab.run(main)
+
+
+def test_a_completion_that_comes_while_one_that_is_held_is_rewound_is_not_lost(lab):
+    """R18, R37: it was acknowledged, so the next life has it, also where it came when the mailbox had been read."""
+
+    @workflow(idempotency_key=lambda key: key, suspend_on_failure=True)
+    async def held(key: str) -> str:
+        await step("b")
+        return await Signal
+
+    async def main():
+        async with lab.engine([held]) as engine:
+            broken.add("b")
+            handle = await held.start("k")
+            await lab.settle()
+            assert (await engine.describe(handle.execution_id)).held == "FAILURE"
+            broken.clear()
+            renewal = lab.probe(engine).hold("renew", before=True)
+            rewinding = asyncio.create_task(engine.rewind(handle.execution_id, to=0))
+            await until(lambda: renewal.kept)
+            token = Signal.token_from_execution_id(workflow=held, execution_id=handle.execution_id)
+            assert await Signal.succeed(token, "late")
+            renewal.release()
+            await rewinding
+            assert await lab.result(handle) == "late"
 
     lab.run(main)
 

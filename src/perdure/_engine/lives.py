@@ -39,6 +39,17 @@ async def rewind(store: Store, execution_id: ExecutionId, to: int) -> None:
         UsageError: It still runs, or its journal has no such entry.
     """
     record, history = await _read(store, execution_id)
+    first = record.incarnation
+    while not await _rewound(store, record, history, to):
+        # A held one may have had mail meanwhile, which the next life has to have too.
+        record, history = await _read(store, execution_id)
+        if record.incarnation != first:
+            raise UsageError(f"Execution {execution_id} has begun another life meanwhile; look at it again.")
+
+
+async def _rewound(store: Store, record: Record, history: History, to: int) -> bool:
+    """Begin the next life of what was read; False: it is not as it was read any more."""
+    execution_id = record.execution_id
     if not is_final(record.status) and record.held is None:
         raise UsageError(
             f"Execution {execution_id} is {record.status}: only a finished or a held one can be rewound. "
@@ -52,8 +63,7 @@ async def rewind(store: Store, execution_id: ExecutionId, to: int) -> None:
     when = _when(entries, record, store.clock.now())
     entries += [entry._replace(seq=seq, at=when) for seq, entry in enumerate(forks, len(entries) + 1)]
     start = replace(_next_life(record, store.clock.now()), number=record.number + 1)
-    if not await store.renew(record.incarnation, start, entries, letters):
-        raise UsageError(f"Execution {execution_id} has moved on meanwhile; look at it again.")
+    return await store.renew(record.incarnation, record.wakes, start, entries, letters)
 
 
 async def fork(

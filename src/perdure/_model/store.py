@@ -244,17 +244,20 @@ class Store(Protocol):
         """
         ...
 
-    async def renew(self, before: bytes, start: Start, entries: Sequence[Entry], letters: Sequence[Letter], /) -> bool:
+    async def renew(
+        self, before: bytes, wakes: int, start: Start, entries: Sequence[Entry], letters: Sequence[Letter], /
+    ) -> bool:
         """Put a finished or held life aside, and begin the next one with this journal and mailbox (R37: rewind).
 
-        `before` is the incarnation that it must still have. The number and the fence grow by one, `began_at` is the
+        `before` is the incarnation that it must still have, and `wakes` how far its mail must still go: what has come to
+        a held one since was acknowledged, and would be in neither life. The number and the fence grow by one, `began_at` is the
         start's, its status PENDING, its crashes 0; payload, version, seed and deadline are the start's. Key, parent,
         priority, attributes and `created_at` stay. Who waits for a held one goes over to the next life; who waited for
         a finished one has been told. The letters keep their numbers, and `wakes` never goes back.
 
         Returns:
-            False: the execution is another one by now, or is neither finished nor held; nothing was done. A repeat
-            that meets its own start gives True.
+            False: the execution is another one by now, or is neither finished nor held, or has had mail since; nothing
+            was done. A repeat that meets its own start gives True.
         """
         ...
 

@@ -266,7 +266,9 @@ PLANTS: dict[str, tuple[Change, ...]] = {
     "one that goes on is rewound": (
         Change("perdure._engine.lives", "if not is_final(record.status) and record.held is None:", "if False:"),
         Change(
-            "perdure._stores.sqlite.life", "!= before or not (row.status in FINAL or row.status == HELD):", "!= before:"
+            "perdure._stores.sqlite.life",
+            "!= (before, wakes) or not (row.status in FINAL or row.status == HELD):",
+            "!= (before, wakes):",
         ),
     ),
     "who waits for one that is held is forgotten by a rewind": (

@@ -96,11 +96,12 @@ def go_on(
 
 def renew(
     connection: Connection,
-    before: bytes,
     start: Start,
     journal_: Sequence[Entry],
     mailbox: Sequence[Letter],
     *,
+    before: bytes,
+    wakes: int,
     now: Instant,
 ) -> bool:
     """Let a life with a journal and a mailbox follow one that is finished or held."""
@@ -109,12 +110,12 @@ def renew(
         return False
     if row.incarnation == start.incarnation:
         return True  # by an earlier try
-    if row.incarnation != before or not (row.status in FINAL or row.status == HELD):
+    if (row.incarnation, row.wakes) != (before, wakes) or not (row.status in FINAL or row.status == HELD):
         return False
     # Who waited for one that has ended was told of it, and waits no more.
     waiters = row.waiters if row.status == HELD else 0
-    wakes = max([row.wakes, *(letter.wake for letter in mailbox)])
-    _follow(connection, row._replace(wakes=wakes), start, now, waiters=waiters, began_at=start.began_at)
+    most = max([wakes, *(letter.wake for letter in mailbox)])
+    _follow(connection, row._replace(wakes=most), start, now, waiters=waiters, began_at=start.began_at)
     if waiters:
         connection.execute(_HAND_OVER_WAITERS, (start.incarnation, before))
     journal.write(connection, [(start.incarnation, *entry) for entry in journal_])

@@ -294,10 +294,14 @@ class SqliteStore:
             lambda connection: timer.resume(connection, execution_id, self._clock.now(), skip=skip)
         )
 
-    async def renew(self, before: bytes, start: Start, entries: Sequence[Entry], letters: Sequence[Letter], /) -> bool:
+    async def renew(
+        self, before: bytes, wakes: int, start: Start, entries: Sequence[Entry], letters: Sequence[Letter], /
+    ) -> bool:
         """Put a finished or held life aside, and begin the next one with this journal and mailbox."""
         return await self._write(
-            lambda connection: life.renew(connection, before, start, entries, letters, now=self._clock.now()),
+            lambda connection: life.renew(
+                connection, start, entries, letters, before=before, wakes=wakes, now=self._clock.now()
+            ),
             before=lambda: reach("renew.before"),
             after=lambda done: done and reach("renew.after"),
         )

@@ -240,7 +240,7 @@ class TestRenew:
                 life, began_at=before.began_at, payload=b"{}", version="v2", seed=b"s", deadline=scene.clock.now() + 5
             )
             letters = [Letter(1, "deferred", "approved", b"1", 7), Letter(2, "child", "c", b"2", 8)]
-            assert await scene.store.renew(life.incarnation, start, commit.entries[:2], letters)
+            assert await scene.renew(life, start, commit.entries[:2], letters)
             record = await scene.record(life)
             assert record == before._replace(
                 incarnation=start.incarnation, number=2, fence=before.fence + 1, status=Status.PENDING, exit=None,
@@ -267,7 +267,7 @@ class TestRenew:
         life.seen = 3
         await scene.commit("w1", life.commit(Status.FAILED, exit=b"{}"))
         start = next_of(life)
-        assert await scene.store.renew(life.incarnation, start, [], [Letter(1, "deferred", "a", b"", 0)])
+        assert await scene.renew(life, start, [], [Letter(1, "deferred", "a", b"", 0)])
         assert (await scene.record(life)).wakes == 3
         assert [letter.wake for letter in await scene.letters(life_of(start))] == [1]
 
@@ -279,7 +279,7 @@ class TestRenew:
         await scene.run(child)
         await scene.commit("w1", child.commit(Status.SUSPENDED, held=Held.DEFECT, exit=b"cause"))
         start = next_of(child)
-        assert await scene.store.renew(child.incarnation, start, [], [])
+        assert await scene.renew(child, start, [], [])
         record = await scene.record(child)
         assert (record.status, record.held, record.exit, record.began_at) == (Status.PENDING, None, None, None)
         (put_aside,) = await scene.store.lives(child.execution_id)
@@ -297,7 +297,7 @@ class TestRenew:
         await scene.run(child)
         await scene.commit("w1", child.commit(Status.FAILED, exit=b"1"))
         start = next_of(child)
-        await scene.store.renew(child.incarnation, start, [], [])
+        await scene.renew(child, start, [], [])
         await scene.commit("w1", parent.commit(acts=Acts(children=[next_of(child)])))
         (answer,) = await scene.commit("w1", parent.commit(acts=Acts(leaves=[child.execution_id])))
         assert answer.stirs
@@ -315,11 +315,26 @@ class TestRenew:
             await scene.running("w1"),
         ):
             before = await scene.record(life)
-            assert not await scene.store.renew(life.incarnation, next_of(life), [life.entry()], [])
+            assert not await scene.renew(life, next_of(life), [life.entry()], [])
             assert await scene.record(life) == before
         stranger = new_start()
-        assert not await scene.store.renew(stranger.incarnation, stranger, [], [])
+        assert not await scene.renew(life_of(stranger), stranger, [], [])
         assert await scene.store.read([stranger.execution_id]) == []
+
+    @scenario
+    async def test_one_that_has_had_mail_since_is_not_renewed(self, scene: Scene) -> None:
+        """False: `wakes` is how far its mail must still go. What came was acknowledged, and would be in neither life."""
+        await scene.worker()
+        life = await scene.running("w1")
+        await scene.commit("w1", life.commit(Status.SUSPENDED, held=Held.FAILURE, exit=b"cause"))
+        before = await scene.record(life)
+        assert await scene.deliver(life.mail()) is Receipt.STORED
+        start = next_of(life)
+        assert not await scene.store.renew(life.incarnation, before.wakes, start, [], [])
+        assert (await scene.record(life)).incarnation == life.incarnation
+        letters = await scene.letters(life)
+        assert await scene.store.renew(life.incarnation, before.wakes + 1, start, [], letters)
+        assert await scene.letters(life_of(start)) == letters
 
     @scenario
     async def test_an_execution_that_is_another_one_by_now_is_not_renewed(self, scene: Scene) -> None:
@@ -327,8 +342,8 @@ class TestRenew:
         life = await scene.finished(await scene.worker(), Status.FAILED)
         start = next_of(life)
         for _ in range(2):
-            assert await scene.store.renew(life.incarnation, start, [], [])
-        assert not await scene.store.renew(life.incarnation, next_of(life), [], [])
+            assert await scene.renew(life, start, [], [])
+        assert not await scene.renew(life, next_of(life), [], [])
         assert (await scene.record(life)).number == 2
 
     @scenario
@@ -340,11 +355,11 @@ class TestRenew:
         life = first
         for entries in ([kept, dropped], [kept]):
             start = next_of(life, seed=first.incarnation, began_at=1)
-            assert await scene.store.renew(life.incarnation, start, entries, [])
+            assert await scene.renew(life, start, entries, [])
             life = await scene.run(life_of(start))
             await scene.commit("w1", life.commit(Status.FAILED, exit=b"{}"))
         start = next_of(life, seed=first.incarnation, began_at=1)
-        assert await scene.store.renew(life.incarnation, start, [kept], [])
+        assert await scene.renew(life, start, [kept], [])
         last = life_of(start)
 
         async def comes(name: str, token: bytes) -> Receipt:
@@ -394,7 +409,7 @@ class TestRenew:
             await scene.commit("w1", end)
             letters = await scene.letters(life)
             start = next_of(life, seed=first.incarnation, began_at=1)
-            assert await scene.store.renew(life.incarnation, start, [token], letters)
+            assert await scene.renew(life, start, [token], letters)
             assert await scene.deliver(mail) is Receipt.STORED
             if not is_last:
                 life = await scene.run(life_of(start))

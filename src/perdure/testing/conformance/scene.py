@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol, Self
 
@@ -228,6 +228,11 @@ class Scene:
         """How an execution stands."""
         (record,) = await self.store.read([life.execution_id])
         return record
+
+    async def renew(self, life: Life, start: Start, entries: Sequence[Entry], letters: Sequence[Letter]) -> bool:
+        """Let another life follow this one, as somebody does who has seen all its mail."""
+        found = await self.store.read([life.execution_id])
+        return await self.store.renew(life.incarnation, found[0].wakes if found else 0, start, entries, letters)
 
     async def letters(self, life: Life, after: int = 0) -> list[Letter]:
         """The mail of an execution's life behind a number."""
