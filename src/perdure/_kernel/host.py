@@ -9,7 +9,6 @@ import itertools
 from collections.abc import Callable
 from contextvars import Context
 from dataclasses import replace
-from hashlib import sha256
 from random import Random
 from typing import Any, Final, Literal
 
@@ -18,6 +17,7 @@ from perdure._definitions.clock import IN_MEMORY_THRESHOLD_MS, TimerCall
 from perdure._definitions.host import Call, Finalizer
 from perdure._kernel.agreement import Agreements
 from perdure._kernel.children import Inherited, act_of, asked_of
+from perdure._kernel.customs import Customs
 from perdure._kernel.draft import Draft, Perform
 from perdure._kernel.ending import Stack
 from perdure._kernel.event import Origin
@@ -25,9 +25,7 @@ from perdure._kernel.loop import SERIAL_SHIFT, KernelFuture, KernelLoop, KernelT
 from perdure._kernel.matching import Steps
 from perdure._model.journal import Entry, Kind
 from perdure._model.records import Acts, ExecutionId, Start
-from perdure._values.exit_codec import decode_loosely, encode_outcome
 from perdure._values.instant import Instant
-from perdure._values.limit import too_large
 from perdure.errors import PayloadError, UsageError
 
 # Kernels of this process, counted round: past 2**63 Python folds the upper bits of a hash into the lower ones, and the
@@ -53,7 +51,7 @@ class BodyHost:
     """The `Host` of one body, and the `Timers` of its loop."""
 
     __slots__ = (
-        "_calls", "_counts", "_draft", "_draws", "_draws_at", "_equals", "_guarded_since", "_number", "_origin", "_patches", "_payload_limit",
+        "_calls", "_counts", "_customs", "_draft", "_draws", "_draws_at", "_equals", "_guarded_since", "_number", "_origin", "_patches",
         "_races", "_steps", "agreements", "asked", "due", "guarded", "inherited", "loop", "main", "next", "outbox", "put_away", "replaying", "stack",
         "unread", "unwinds", "withdrawn",
     )  # fmt: skip
@@ -63,7 +61,7 @@ class BodyHost:
 
     def __init__(self, origin: Origin, draft: Draft, steps: Steps, payload_limit: int) -> None:
         self._origin = origin
-        self._payload_limit = payload_limit
+        self._customs = Customs(draft, payload_limit)
         self._draft = draft
         self._steps = steps
         self._number = (next(_serials) % _SERIALS + 1) << SERIAL_SHIFT
@@ -230,7 +228,7 @@ class BodyHost:
     def start(self, start: Start, /) -> None:
         """Start an execution, detached, with this turn's commit (R42)."""
         if not self.closed:
-            self._admit_start("start", start, done=self._draft.has_started(start))
+            self._customs.admit_start("start", start, done=self._draft.has_started(start))
             self._draft.start(start, max(1, self.occurrences(Kind.START, start.workflow)))
 
     def continue_as(self, start: Start, /) -> None:
@@ -246,7 +244,7 @@ class BodyHost:
                 "this life, and the next one would know nothing of them. Finish what they are for first, in a child execution for example."
             )
         if not self.closed:
-            self._admit_start("continue_as_new", start)
+            self._customs.admit_start("continue_as_new", start)
         self.next = start
 
     # What it does to others, and shows -------------------------------------------------------------
@@ -268,36 +266,8 @@ class BodyHost:
             return
         occurrence = self.occurrence(Kind.ACT, name)
         if said and self._draft.marked(Kind.ACT, name, occurrence) is None:
-            self._admit(name, said, f"What {name!r} says")
+            self._customs.admit(name, said, f"What {name!r} says")
         self._draft.act(name, occurrence, perform)
-
-    def _admit_start(self, step: str, start: Start, *, done: bool = False) -> None:
-        """Refuse a start whose payload is too large; `done`: one of its id has been asked for before."""
-        self._admit(f"{step}:{start.execution_id}", start.payload, f"The payload of {start.workflow!r}", done=done)
-
-    def _admit(self, step: str, said: bytes, what: str, *, done: bool = False) -> None:
-        """Refuse what is larger than the engine takes, before anything of it is recorded.
-
-        The refusal is recorded, by a digest of what was refused: the limit is an option of the engine, and the body has
-        gone another way because of it. So the same words are refused for the rest of this life. With `done` there is
-        no other reason to refuse them: what has been taken once is taken on every replay.
-
-        Raises:
-            PayloadError: It is larger, or was when it was said first.
-        """
-        name, limit = f"refused:{step}", self._payload_limit
-        refusals = self._draft.answers.get((Kind.ACT, name), ())
-        is_too_large = len(said) > limit and not done
-        if not is_too_large and not refusals:
-            return
-        asked = sha256(said).hexdigest().encode()
-        refused = next((entry for entry in refusals if entry.input == asked), None)
-        if refused is None:
-            if not is_too_large:
-                return
-            answer = encode_outcome(too_large(said, limit, what, step))
-            refused = self._draft.mark(Kind.ACT, name, len(refusals) + 1, asked=asked, answer=answer)
-        decode_loosely(refused.exit).unwrap()
 
     # Races and the stack ---------------------------------------------------------------------------
 
@@ -402,7 +372,7 @@ class BodyHost:
         assert start is not None
         times_left = self._times_left(start.execution_id)
         name = act_of(start.execution_id)
-        self._admit_start("child", start, done=(Kind.ACT, name) in self._draft.answers)
+        self._customs.admit_start("child", start, done=(Kind.ACT, name) in self._draft.answers)
         self._steps.leaving.pop(call.input, None)
 
         def perform(acts: Acts) -> None:
@@ -413,7 +383,7 @@ class BodyHost:
     def _begin(self, call: Call, start: Start) -> None:
         """Have an execution started whose starter hears what has become of that; asked again, it only hears (R42)."""
         started = self._draft.has_started(start)
-        self._admit_start("start", start, done=started)
+        self._customs.admit_start("start", start, done=started)
         if started:
             call.start = replace(start, restarts=False)
         else:
