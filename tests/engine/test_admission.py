@@ -4,10 +4,12 @@ import asyncio
 
 import pytest
 
-from perdure import Status, activity, sleep, workflow
+from perdure import DurableDeferred, Status, activity, sleep, workflow
 from perdure._model.status import is_final
 
-from tests.engine.lab import Gate
+from tests.engine.lab import Gate, until
+
+Go = DurableDeferred.make("go")
 
 
 class Work:
@@ -31,6 +33,7 @@ class Work:
             await act(key)
             return key
 
+        self.act = act
         self.work = work
 
 
@@ -187,6 +190,38 @@ def test_a_new_start_does_not_pass_those_that_wait(lab):
     lab.run(main)
 
 
+def test_a_claim_on_its_way_has_its_room(lab):
+    """A start that came while the store is being asked for more would be one too many."""
+    w = Work()
+
+    @workflow(idempotency_key=lambda key: key)
+    async def first(key: str) -> str:
+        await Go
+        await w.act(key)
+        return key
+
+    async def main():
+        async with lab.engine([w.work, first], admission=1) as engine:
+            handle = await first.start("a")
+            await lab.settle()
+            hold = lab.probe(engine).hold("claim")
+            assert await Go.succeed(handle.token(Go), None)
+            await until(lambda: hold.kept)
+            last = asyncio.ensure_future(w.work.start("b"))
+            await lab.settle()
+            assert w.running == []
+            hold.release()
+            await lab.settle()
+            assert len(w.running) == 1
+            for _ in range(2):
+                w.gates[w.running[0]].open()
+                await lab.settle()
+            await lab.result(handle)
+            await lab.result(await last)
+
+    lab.run(main)
+
+
 def test_a_backlog_of_a_former_worker_comes_before_new_starts(file_lab):
     """What was stored before is claimed first."""
     w = Work()
@@ -292,8 +327,8 @@ def test_room_is_never_lost(lab):
             assert [is_final(status) for status in statuses] == [n % 5 in (0, 2, 3) for n in range(25)]
             service = lab.service(engine)
             assert service.runners == {}
-            assert service.room() == 2
-            assert service._room._asleep == set()
+            assert service.room.free == 2
+            assert service.room._asleep == set()
             assert service.idle
 
     lab.run(main)
@@ -323,6 +358,6 @@ def test_whoever_waits_for_another_execution_in_an_activity_leaves_it_the_room(l
         async with lab.engine([parent, child], **{bound: 1}) as engine:
             waiting = asyncio.gather(*(engine.execute(parent, number) for number in range(5)))
             assert await lab.finish(waiting) == [0, 2, 4, 6, 8]
-            assert lab.service(engine).room() == (1 if bound == "admission" else 1_000)
+            assert lab.service(engine).room.free == (1 if bound == "admission" else 1_000)
 
     lab.run(main)

@@ -478,7 +478,7 @@ def test_a_birth_that_is_written_after_its_worker_began_again_takes_no_room(file
             hold.release()
             handle = await starting
             await file_lab.settle()
-            assert service.room() == service.settings.admission
+            assert service.room.free == service.settings.admission
             assert ran == []
             await file_lab.skip("2 seconds")
             await file_lab.skip("2 seconds")

@@ -99,7 +99,7 @@ class Scenario:
         assert set(self.done.values()) == {1}
         assert len(self.done) == 5 * number
         assert lab.service(engine).runners == {}
-        assert lab.service(engine).room() == lab.service(engine).settings.admission
+        assert lab.service(engine).room.free == lab.service(engine).settings.admission
         assert lab.service(engine).idle
 
     async def _check_journal(self, engine: WorkflowEngine, execution_id: str) -> None:
@@ -514,7 +514,7 @@ def test_a_refused_execution_does_not_keep_its_room(lab):
             refusing(lab.probe(engine), lambda commit: any(b"poison" in entry.exit for entry in commit.entries))
             await work.start("poison")
             assert await lab.finish(work.execute("next")) == "next"
-            assert lab.service(engine).room() == 1
+            assert lab.service(engine).room.free == 1
 
     lab.run(main)
 

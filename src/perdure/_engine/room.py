@@ -5,7 +5,8 @@ whoever sleeps in memory does not count, nor whoever waits for another execution
 """
 
 from collections import Counter
-from collections.abc import Sized
+from collections.abc import Generator, Sized
+from contextlib import contextmanager
 
 from perdure._model.records import ExecutionId
 
@@ -24,11 +25,22 @@ class Room:
         self._asleep: set[ExecutionId] = set()
         # How many attempts of each wait for another execution.
         self._aside: Counter[ExecutionId] = Counter()
+        # For executions that the store is being asked for at this moment.
+        self._kept = 0
 
     @property
     def free(self) -> int:
         """How many more executions may run here now."""
-        return self._places - (len(self._in_hand) - len(self._asleep) - len(self._aside))
+        return self._places - self._kept - (len(self._in_hand) - len(self._asleep) - len(self._aside))
+
+    @contextmanager
+    def kept(self, places: int) -> Generator[None]:
+        """Keep places for a claim until its answer comes: a start that took one of them would be one too many."""
+        self._kept += places
+        try:
+            yield
+        finally:
+            self._kept -= places
 
     def fall_asleep(self, execution_id: ExecutionId) -> None:
         """It waits in memory, for a time."""

@@ -97,7 +97,7 @@ class Service:
         self._background: set[asyncio.Task[None]] = set()
         # Executions whose functions still run on threads when the engine has closed.
         self._kept: set[ExecutionId] = set()
-        self._room = Room(settings.admission, self.runners)
+        self.room = Room(settings.admission, self.runners)
 
     # Registrations -------------------------------------------------------------------------------
 
@@ -301,7 +301,7 @@ class Service:
 
     def _stirs(self, runner: Runner) -> None:
         """Its turn comes: it sleeps no more, and its kernel is nobody's to put away."""
-        self._room.wake(runner.execution_id)
+        self.room.wake(runner.execution_id)
         self.cache.wanted(runner)
 
     def reload(self, runner: Runner, /) -> None:
@@ -325,7 +325,7 @@ class Service:
             elif not runner.running:
                 self.cache.keep(runner)
         if not runner.running and runner.quiet and not runner.reloading:
-            self._room.fall_asleep(runner.execution_id)
+            self.room.fall_asleep(runner.execution_id)
             if self.wakes.backlog:
                 self.wakes.poke()  # its room is somebody else's now
             if (exposure := self._suspects.release(runner)) is not None:
@@ -355,19 +355,19 @@ class Service:
 
     def step_aside(self, execution_id: ExecutionId, /) -> None:
         """It waits for another execution, which may need its room."""
-        self._room.step_aside(execution_id)
+        self.room.step_aside(execution_id)
         if self.wakes.backlog:
             self.wakes.poke()
 
     def step_back(self, execution_id: ExecutionId, /) -> None:
         """It counts again."""
-        self._room.step_back(execution_id)
+        self.room.step_back(execution_id)
 
     def left(self, runner: Runner, commit: Commit | None, /) -> None:
         """It is no longer in this worker's hands."""
         if self.runners.get(runner.execution_id) is runner:
             del self.runners[runner.execution_id]
-            self._room.wake(runner.execution_id)
+            self.room.wake(runner.execution_id)
         self.cache.wanted(runner)
         if self._suspects.release(runner) is not None:
             self._take_up_next_suspect()
@@ -406,14 +406,10 @@ class Service:
 
     # Desk: what rounds ask -----------------------------------------------------------------------
 
-    def room(self) -> int:
-        """How many more executions may run here now."""
-        return self._room.free
-
     @property
     def has_room(self) -> bool:
         """Whether a new execution may run here now, before all that is pending."""
-        return self.room() > 0 and not self.wakes.backlog and not self.stopping
+        return self.room.free > 0 and not self.wakes.backlog and not self.stopping
 
     async def keep_house(self) -> None:
         """See to the workers, this one and the others."""

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from typing import Protocol
 
+from perdure._engine.room import Room
 from perdure._engine.settings import PAUSE_S
 from perdure._model.clock import Alarm, Clock
 from perdure._model.records import ExecutionId, Record, WorkerId
@@ -51,9 +52,8 @@ class Desk(Protocol):
         """The workflows that are registered here."""
         ...
 
-    def room(self) -> int:
-        """How many more executions may run here now."""
-        ...
+    @property
+    def room(self) -> Room: ...
 
     async def keep_house(self) -> None:
         """See to the workers: is this one alive to the others, are others dead, does it own what it does not know."""
@@ -201,12 +201,13 @@ class Wakes:
 
     async def _claim(self) -> None:
         desk = self._desk
-        limit = min(desk.room(), CLAIM_BATCH)
+        limit = min(desk.room.free, CLAIM_BATCH)
         workflows = desk.claimable()
         if limit <= 0 or desk.stopping or not workflows:
             self.backlog = self.backlog or limit <= 0
             return
-        records = await desk.store.claim(desk.worker_id, workflows, limit)
+        with desk.room.kept(limit):
+            records = await desk.store.claim(desk.worker_id, workflows, limit)
         self.backlog = len(records) == limit
         if self.backlog:
             self._poked.set()
