@@ -134,11 +134,6 @@ def new_worker_id() -> str:
     return _draw(8).hex()
 
 
-def _owner(execution_id: str, life: int) -> str:
-    # The first incarnation has no number: its keys are those that Effect computes.
-    return execution_id if life <= 1 else f"{execution_id}~{life}"
-
-
 def fingerprint(encoded_input: bytes) -> str:
     """Give what tells one input from another where it stands in an id.
 
@@ -147,3 +142,8 @@ def fingerprint(encoded_input: bytes) -> str:
         '44136fa355b3678a'
     """
     return hashlib.sha256(encoded_input).hexdigest()[:16]
+
+
+def _owner(execution_id: str, life: int) -> str:
+    # The first incarnation has no number: its keys are those that Effect computes.
+    return execution_id if life <= 1 else f"{execution_id}~{life}"
