@@ -105,6 +105,8 @@ class BlockingEngine:
     def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call an async function on the engine's thread, and wait for its result.
 
+        For what has no method here: `engine.call(Approval.succeed, token, value)`, `engine.call(Notes.send, id, note)`.
+
         Raises:
             UsageError: The engine is not open, or this is its own thread, which would wait for itself.
         """

@@ -16,7 +16,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 from perdure._definitions import ambient
 from perdure._definitions.handle import Handle
 from perdure._definitions.host import OnDuplicate
-from perdure._definitions.name import check_id
+from perdure._definitions.name import check_asked, check_id
 from perdure._definitions.registration import Registration
 from perdure._definitions.workflow import Workflow
 from perdure._engine.retention import purge
@@ -80,7 +80,7 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
 
     async def poll(self, execution_id: str, /) -> Poll[Any]:
         """None (unknown, or running), `Suspended(cause)` or `Complete(exit)`, with a success as plain JSON."""
-        record = await self._ask(self._service.requests.record, check_id(execution_id))
+        record = await self._ask(self._service.requests.record, check_asked(execution_id))
         if record is None:
             return None
         exit_ = decode_loosely(record.exit) if record.exit is not None else None
@@ -188,7 +188,7 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
         For an execution that failed at a bug which is mended now: what worked is kept, the rest is done again by today's
         code. Its id stays, and so do the tokens that the kept part has given out; who waits for a held one goes on
         waiting. What its compensations have undone behind `to` stays undone, and is not done again: rewind to before the
-        step that they belong to.
+        step that they belong to. Nor is it by a child with a key that has SUCCEEDED: that is joined.
 
         Args:
             execution_id: Which one.
@@ -210,7 +210,7 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
         Args:
             execution_id: The original.
             at: The last entry of its journal that is copied; 0: none.
-            new_id: The id of the copy; None: a random one.
+            new_id: The id of the copy, 32 lower-case hex digits; None: a random one.
             compensations: Whether what the copied entries did is compensated for when the copy fails; else that
                 stays the original's affair.
 
@@ -220,12 +220,11 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
         Raises:
             ExecutionNotFoundError: There is no such execution.
             ExecutionExistsError: One of the new id exists.
-            UsageError: It has no such entry.
+            UsageError: It has no such entry, or an id is none.
         """
-        at = positive("at", at, least=0)
-        return await self._ask(
-            self._service.requests.fork, check_id(execution_id), at, new_id=new_id, compensates=compensations
-        )
+        original, at = check_id(execution_id), positive("at", at, least=0)
+        copy = None if new_id is None else check_id(new_id)
+        return await self._ask(self._service.requests.fork, original, at, new_id=copy, compensates=compensations)
 
     async def purge(self, *, older_than: Duration, workflow: str | Workflow[..., Any] | None = None) -> int:
         """Remove finished executions with everything that is theirs: journal, mailbox, heartbeats, earlier lives.
@@ -271,7 +270,7 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
 
     async def record(self, execution_id: ExecutionId, /) -> Record | None:
         """The execution as it stands in the store; for definitions."""
-        return await self._ask(self._service.requests.record, check_id(execution_id))
+        return await self._ask(self._service.requests.record, check_asked(execution_id))
 
     async def resume_execution(self, execution_id: ExecutionId, /, *, skip: bool = False) -> None:
         """Move a held execution; for definitions."""
@@ -322,6 +321,11 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
     def _check_open(self) -> None:
         if self._state == "open":
             in_its_process(self._pid)
+            if self._service.committer.failed:
+                raise UsageError(
+                    "This engine has failed: it cannot write any more, and the log of 'perdure' says why. Close it, and"
+                    " open a new one: nothing that was promised is lost."
+                )
             if self._service.committer.ended:
                 raise UsageError(
                     "Somebody has cancelled every task of this engine's loop, its own among them. Close it, and open a new"

@@ -324,7 +324,7 @@ class Model:
         frees = interrupts and row.held not in {None, Held.COMPENSATION}
         told_of_all = sum(kind == MailKind.INTERRUPT for kind, _ in row.mail) <= len(row.interrupts)
         if key in row.mail and frees and told_of_all:
-            key = mail.kind, f"held/{row.fence}"
+            key = mail.kind, f"held/{row.wakes + 1}"
         if key in row.mail:
             self.stirs |= frees and self.resume(mail.execution_id)
             return Receipt.IGNORED
@@ -446,5 +446,5 @@ class Model:
         skips = skip and row.held is Held.COMPENSATION
         row.status, row.held, row.exit, row.crashes = Status.PENDING, None, None, 0
         if skips:
-            self._deliver(Mail(id_, MailKind.SKIP, str(row.fence), b""), self.now)
+            self._deliver(Mail(id_, MailKind.SKIP, f"held/{row.wakes + 1}", b""), self.now)
         return True

@@ -56,7 +56,7 @@ class Deed:
 deeds = st.builds(
     Deed,
     what=st.sampled_from(
-        ["nothing", "nothing", "child", "child", "leave", "leave", "mail", "start", "resume", "next", "show"]
+        ["nothing", "nothing", "child", "child", "leave", "leave", "mail", "start", "repeat", "resume", "next", "show"]
     ),
     target=ids,
     restarts=st.booleans(),
@@ -141,6 +141,8 @@ class StoreMachine(RuleBasedStateMachine):
         match deed.what:
             case "start":
                 return Acts(starts=[start])
+            case "repeat":
+                return Acts(repeats=[start])
             case "child":
                 return Acts(children=[start])
             case "leave":

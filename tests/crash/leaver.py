@@ -294,7 +294,7 @@ def use_what_was_inherited(engine: WorkflowEngine, path: str) -> None:
     for attempt in (
         lambda: engine.execute(leaving, "quick"),
         lambda: leaving.options(engine=engine).start("quick"),
-        lambda: engine.describe("00"),
+        lambda: engine.describe("0" * 32),
         engine.drain,
         reopen,
     ):

@@ -12,6 +12,9 @@ import pytest
 from pydantic import BaseModel, Field
 
 from perdure import (
+    DurableChannel,
+    DurableDeferred,
+    ExecutionNotFoundError,
     PayloadError,
     SchemaVersionError,
     Status,
@@ -22,6 +25,7 @@ from perdure import (
     activity,
     workflow,
 )
+from perdure.errors import StoreRefusedError
 
 
 class Order(BaseModel):
@@ -219,6 +223,116 @@ def test_a_negative_delay_is_refused(lab):
                 await keyed.options(delay=-5).start("k")
             assert [info async for info in engine.executions()] == []
             assert await lab.finish(keyed.options(delay=0).execute("k")) == "k"
+
+    lab.run(main)
+
+
+# Ids ---------------------------------------------------------------------------------------------------
+
+Answer = DurableDeferred.make("answer", success=str)
+Notes = DurableChannel.make("notes", str)
+
+# As somebody writes them who means a key, has copied too much or too little, or found them in upper case.
+NO_IDS = ("order-123", "", "z" * 32, "AB" * 16, "ab" * 15, "ab" * 17, "ab " * 16, "\u0663" * 32, "\ud800", 5, None)
+
+
+@workflow(idempotency_key=lambda key: key)
+async def answered(key: str) -> str:
+    return await Answer
+
+
+@pytest.mark.parametrize("bad", NO_IDS, ids=ascii)
+def test_what_is_no_id_is_refused_by_whatever_acts_on_one(corner_lab, bad):
+    """R1, R49: with one sentence, before the store is asked, and whoever else uses the engine does not feel it."""
+    lab = corner_lab
+
+    async def main():
+        async with lab.engine([keyed, answered]) as engine:
+            original = await keyed.start("k")
+            await lab.result(original)
+            id_ = original.execution_id
+            calls = [
+                lambda: engine.fork(bad, at=0),
+                lambda: engine.rewind(bad, to=0),
+                lambda: engine.interrupt(bad),
+                lambda: engine.interrupt_unsafe(bad),
+                lambda: engine.resume(bad),
+                lambda: engine.describe(bad),
+                lambda: engine.explain(bad),
+                lambda: engine.journal(bad),
+                lambda: Notes.send(bad, "x"),
+                lambda: keyed.interrupt(bad),
+                lambda: keyed.resume(bad),
+                lambda: keyed.options(execution_id=bad).start("k"),
+            ]
+            if bad is not None:  # fork: a random one
+                calls.append(lambda: engine.fork(id_, at=0, new_id=bad))
+            for call in calls:
+                with pytest.raises(UsageError, match="32 lower-case hex digits"):
+                    await call()
+            with pytest.raises(UsageError, match="32 lower-case hex digits"):
+                Answer.token_from_execution_id(workflow=answered, execution_id=bad)
+            assert [one.execution_id async for one in engine.executions()] == [id_]
+            assert await lab.finish(keyed.execute("another")) == "another"
+
+    lab.run(main)
+
+
+def test_what_is_no_id_is_refused_in_a_body_too(lab):
+    """R42: there it would be written with the turn."""
+
+    @workflow(idempotency_key=lambda which, id_: which)
+    async def acts(which: str, id_: str) -> str:
+        handle = keyed.handle(id_)
+        try:
+            match which:
+                case "interrupt":
+                    await handle.interrupt()
+                case "resume":
+                    await handle.resume()
+                case "token":
+                    handle.token(Answer)
+                case _:
+                    await Notes.send(id_, "x")
+        except UsageError as refused:
+            return str(refused)
+        return "taken"
+
+    async def main():
+        async with lab.engine([keyed, acts]):
+            for which in ("interrupt", "resume", "token", "send"):
+                assert "32 lower-case hex digits" in await lab.finish(acts.execute(which, "order-123"))
+
+    lab.run(main)
+
+
+def test_another_spelling_of_an_id_is_the_id_of_none(lab):
+    """Decision 0008: whoever looks is told that there is none, as of every id that nobody has."""
+
+    async def main():
+        async with lab.engine([keyed]) as engine:
+            id_ = (await keyed.start("k")).execution_id
+            await lab.finish(keyed.execute("k"))
+            for spelled in (id_.upper(), f" {id_}", f"{id_[:2]} {id_[2:]}"):
+                assert await engine.poll(spelled) is None
+                assert await keyed.handle(spelled).status() is None
+                with pytest.raises(ExecutionNotFoundError):
+                    await lab.finish(keyed.handle(spelled).result())
+
+    lab.run(main)
+
+
+def test_a_commit_that_cannot_be_bound_is_refused_alone(lab, monkeypatch):
+    """A bug, but one commit's: its starter is told, and the engine goes on writing."""
+    monkeypatch.setattr("perdure._face.check_id", lambda id_: id_)  # as if a check had been forgotten
+
+    async def main():
+        async with lab.engine([keyed]) as engine:
+            original = await keyed.start("k")
+            await lab.result(original)
+            with pytest.raises(StoreRefusedError, match="nothing was written"):
+                await lab.finish(engine.fork(original.execution_id, at=0, new_id="what-if-1"))
+            assert await lab.finish(keyed.execute("another")) == "another"
 
     lab.run(main)
 

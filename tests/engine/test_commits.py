@@ -3,6 +3,7 @@
 import asyncio
 
 from perdure import Status, activity, sleep, workflow
+from perdure._engine import committer
 from perdure._model.status import is_final
 
 from tests.engine.lab import Gate, Lab
@@ -77,6 +78,26 @@ def test_executions_share_a_transaction(lab):
             batches = lab.probe(engine).batches[before:]
             assert sum(batches) == 50 * 3
             assert len(batches) <= 30
+
+    lab.run(main)
+
+
+def test_what_does_not_fit_into_a_batch_goes_into_the_next_in_its_order(lab, monkeypatch):
+    """First come, first written, and everybody has a turn."""
+    monkeypatch.setattr(committer, "LARGEST_BATCH", 2)
+
+    @workflow(idempotency_key=str)
+    async def work(n: int) -> int:
+        return n
+
+    async def main():
+        async with lab.engine([work]) as engine:
+            before, batches = len(commits(lab, engine)), len(lab.probe(engine).batches)
+            assert await lab.finish(asyncio.gather(*(work.execute(n) for n in range(5)))) == [0, 1, 2, 3, 4]
+            assert [one.execution_id for one in commits(lab, engine)[before:]] == [
+                work.execution_id(n) for n in range(5)
+            ]
+            assert max(lab.probe(engine).batches[batches:]) == 2
 
     lab.run(main)
 

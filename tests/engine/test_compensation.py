@@ -1324,6 +1324,46 @@ def test_whatever_keeps_a_compensation_from_its_end_may_be_passed_over(lab, undo
     lab.run(main)
 
 
+def test_each_compensation_of_a_fork_can_be_passed_over_whatever_was_in_its_original(lab):
+    """R28, R49: the letters of its original are there already, and it is held as often under the same fences."""
+
+    async def refuses(value: str, cause: Cause) -> None:
+        await note(f"refuse {value}")
+        raise Declined(code=1)
+
+    @workflow(idempotency_key=lambda key: key, error=Declined)
+    async def trip(key: str) -> None:
+        for what in "abc":
+            await with_compensation(note(what), refuses)
+        raise Declined(code=2)
+
+    async def pass_over(engine, handle) -> list[int]:
+        lengths = []
+        await lab.settle()
+        while (info := await engine.describe(handle.execution_id)).held == "COMPENSATION":
+            assert "Declined" in str(info.cause)
+            lengths.append(len(await engine.journal(handle.execution_id)))
+            await handle.resume(skip=True)
+            await lab.settle()
+        with pytest.raises(Declined):
+            await lab.result(handle)
+        return lengths
+
+    async def main():
+        async with lab.engine([trip]) as engine:
+            handle = await trip.start("k")
+            lengths = await pass_over(engine, handle)
+            assert len(lengths) == 3
+            for at in lengths:
+                forked = trip.handle(await engine.fork(handle.execution_id, at=at, compensations=True))
+                held = await pass_over(engine, forked)
+                kinds = [entry.kind for entry in await engine.journal(forked.execution_id)]
+                assert kinds.count("skip") == 3
+                assert len(held) == len([one for one in lengths if one >= at])
+
+    lab.run(main)
+
+
 def test_a_child_that_failed_in_a_compensation_is_asked_again_by_a_rewind(lab):
     """R28, R37: a resume does not, since its end is known; the life that goes on in front of that end restarts it."""
     broken = [True]

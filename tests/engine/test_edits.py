@@ -7,7 +7,7 @@ became of the execution with the row whose words are the test's name; tests/docs
 import asyncio
 from collections.abc import Awaitable
 from contextlib import closing
-from typing import Any
+from typing import Any, Literal
 
 import apsw
 import pytest
@@ -18,6 +18,7 @@ from perdure import (
     DurableChannel,
     DurableDeferred,
     Failure,
+    PayloadMismatchError,
     Schedule,
     SchemaVersionError,
     TypedError,
@@ -1527,6 +1528,86 @@ def test_the_workflow_of_a_child_that_has_ended_gets_another_name(flight: Flight
     outcome = flight(release_with_invoice, new, beside=[invoice, bill])
     assert outcome.done_before == outcome.done == ["invoice o1"]
     assert outcome.result == "invoice of o1"
+
+
+def strict_release(year: int, *, on_mismatch: Literal["warn", "raise"] = "raise") -> tuple[Any, Any]:
+    """A release that has an order delivered, twice, and that delivery: the year is not part of its key."""
+
+    @workflow(name="Yearly", idempotency_key=lambda order, year: order, on_mismatch=on_mismatch)
+    async def yearly(order: str, year: int) -> str:
+        await pack(order)
+        await sleep("3 hours" if order == "slow" else "1 second", name="on the road")
+        return f"{order} in {year}"
+
+    @release
+    async def body(order: str) -> str:
+        said = [await charge(order)]
+        for asked in (year, year + 1):
+            try:
+                said.append(await yearly.execute(order, asked))
+            except PayloadMismatchError as refused:
+                said.append(f"other {', '.join(refused.fields)}")
+        await window()
+        return ", ".join([*said, await ship(order)])
+
+    return body, yearly
+
+
+def test_a_field_outside_the_key_of_a_child_that_has_ended_changes(flight: Flight) -> None:
+    """R2, R8: nothing is compared but what one body asks."""
+    old, yearly = strict_release(2026)
+    new, _ = strict_release(2030)
+    outcome = flight(old, new, beside=[yearly])
+    assert outcome.result == "paid o1, o1 in 2026, other year, shipped o1"
+    assert (outcome.done_before, outcome.done) == (["charge o1", "pack o1"], ["ship o1"])
+
+
+def test_a_field_outside_the_key_of_the_child_for_which_it_waits_changes(flight: Flight) -> None:
+    """R2, R8: it is the same call. What the body asks for afterwards is compared with what is there."""
+    old, yearly = strict_release(2026)
+    new, _ = strict_release(2030)
+    outcome = flight(old, new, payload=("slow",), beside=[yearly])
+    assert outcome.result == "paid slow, slow in 2026, other year, shipped slow"
+    assert (outcome.done_before, outcome.done) == (["charge slow", "pack slow"], ["ship slow"])
+
+
+def test_a_field_outside_the_key_of_a_recorded_start_changes(flight: Flight) -> None:
+    """R2, R8, R42."""
+
+    @workflow(name="Yearly", idempotency_key=lambda order, year: order, on_mismatch="raise")
+    async def yearly(order: str, year: int) -> None:
+        DONE.append(f"invoice {order} in {year}")
+
+    def starting(year: int) -> Any:
+        @release
+        async def body(order: str) -> str:
+            await yearly.start(order, year)
+            await window()
+            return await ship(order)
+
+        return body
+
+    outcome = flight(starting(2026), starting(2030), beside=[yearly])
+    assert outcome.result == "shipped o1"
+    assert (outcome.done_before, outcome.done) == (["invoice o1 in 2026"], ["ship o1"])
+
+
+def test_the_on_mismatch_of_a_child_becomes_raise(flight: Flight) -> None:
+    """R2, R8: the second payload was warned of, and joined."""
+    old, _ = strict_release(2026, on_mismatch="warn")
+    new, strict = strict_release(2026)
+    outcome = flight(old, new, beside=[strict])
+    assert outcome.result == "paid o1, o1 in 2026, o1 in 2026, shipped o1"
+    assert outcome.done == ["ship o1"]
+
+
+def test_the_on_mismatch_of_a_child_becomes_warn(flight: Flight) -> None:
+    """R2, R8."""
+    old, yearly = strict_release(2026)
+    new, _ = strict_release(2026, on_mismatch="warn")
+    outcome = flight(old, new, beside=[yearly])
+    assert outcome.result == "paid o1, o1 in 2026, other year, shipped o1"
+    assert outcome.done == ["ship o1"]
 
 
 # Races -------------------------------------------------------------------------------------------------

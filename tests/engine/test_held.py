@@ -758,6 +758,39 @@ def test_several_interrupts_of_one_that_cannot_be_run_are_one(lab):
     lab.run(main)
 
 
+def test_a_held_fork_is_moved_by_an_interrupt_whatever_its_original_was_told(lab):
+    """R36, R49: its letters are copies, and a hold of its own may come under the fence of one of the original's."""
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        for what in "abcd":
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                await note(what)
+        return "ended"
+
+    async def main():
+        async with lab.engine([work]) as engine:
+            handle = await work.start("k")
+            for _ in range(3):
+                await lab.settle()
+                await handle.interrupt()
+            await lab.settle()
+            length = len(await engine.journal(handle.execution_id))
+            for at in range(length + 1):
+                forked = work.handle(await engine.fork(handle.execution_id, at=at))
+                await lab.settle()
+                while (await held(engine, forked))[0] is not None:
+                    told = len(await engine.journal(forked.execution_id))
+                    await forked.interrupt()
+                    await lab.settle()
+                    assert len(await engine.journal(forked.execution_id)) > told
+                assert await lab.result(forked) == "ended"
+
+    lab.run(main)
+
+
 def test_a_worker_that_dies_at_any_commit_of_a_second_interrupt_leaves_it_to_the_next_one(memory_lab):
     """R29, R36: it ends with what held it, and is told once of each."""
     lab = memory_lab

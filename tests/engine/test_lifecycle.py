@@ -22,6 +22,7 @@ from perdure import (
     workflow,
 )
 from perdure._definitions import ambient
+from perdure._engine.committer import Committer
 from perdure._stores.sqlite import guard
 
 from tests.conftest import Run
@@ -599,6 +600,33 @@ def test_an_engine_whose_tasks_were_cancelled_says_so(lab):
             await lab.settle()
             with pytest.raises(UsageError, match="cancelled every task"):
                 await engine.execute(work, "k")
+        async with lab.engine([work]) as engine:
+            assert await engine.execute(work, "k") == "k"
+
+    lab.run(main)
+
+
+def test_an_engine_that_has_failed_by_itself_blames_nobody(lab, log, monkeypatch):
+    """It says that it has failed, and where to read why; closed and opened anew it goes on."""
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        return key
+
+    def broken(_: Committer) -> None:
+        raise RuntimeError("a bug of ours")
+
+    async def main():
+        async with lab.engine([work]) as engine:
+            with monkeypatch.context() as patched:
+                patched.setattr(Committer, "_take", broken)
+                starting = asyncio.ensure_future(engine.start(work, "k"))
+                await lab.settle()
+            with pytest.raises(UsageError, match="has failed: it cannot write any more, and the log"):
+                await engine.start(work, "k")
+            starting.cancel()
+            await asyncio.wait([starting])
+        assert "the engine's committer has failed, which is a bug of perdure" in log.text
         async with lab.engine([work]) as engine:
             assert await engine.execute(work, "k") == "k"
 

@@ -134,6 +134,81 @@ def test_what_was_too_large_once_is_so_on_every_replay(lab, what):
     lab.run(main)
 
 
+@workflow
+async def unkeyed(text: str, who: str) -> int:
+    return len(text)
+
+
+@pytest.mark.parametrize("how", ["rewind", "fork"])
+@pytest.mark.parametrize("what", [*EVERYTHING, "execute unkeyed", "start unkeyed"])
+def test_what_was_too_large_once_is_so_in_whatever_goes_on_with_the_journal(lab, what, how):
+    """R37, R42, R49: also where the child would have another id, and a fork says it in its own words."""
+
+    @workflow(idempotency_key=lambda key: key)
+    async def careful(key: str) -> str:
+        words = f"{WORDY}{execution_id()}"
+        try:
+            match what:
+                case "execute unkeyed":
+                    await unkeyed.execute(words, execution_id())
+                case "start unkeyed":
+                    await unkeyed.start(words, execution_id())
+                case _:
+                    await says(what, words)
+        except PayloadError:
+            said = "too large"
+        else:
+            said = "taken"
+        await write(1)
+        return said
+
+    async def main():
+        workflows = [careful, other, unkeyed]
+        async with lab.engine(workflows, payload_limit=1_000) as engine:
+            handle = await careful.start("k")
+            assert await lab.result(handle) == "too large"
+            last = len(await engine.journal(handle.execution_id))
+        async with lab.engine(workflows) as engine:
+            if how == "rewind":
+                await engine.rewind(handle.execution_id, to=last)
+                going_on = handle.execution_id
+            else:
+                going_on = await engine.fork(handle.execution_id, at=last)
+            assert await lab.result(careful.handle(going_on)) == "too large"
+
+    lab.run(main)
+
+
+@pytest.mark.parametrize("what", [one for one in EVERYTHING if one != "continue_as_new"])
+def test_what_was_refused_stays_so_when_less_is_taken_in_its_place(lab, what):
+    """R42: each call has had its answer, and a replay gives it again."""
+
+    @workflow(idempotency_key=lambda key: key)
+    async def insists(key: str) -> list[str]:
+        said = []
+        for text in (WORDY, WORDY, "short", WORDY):
+            try:
+                await says(what, text)
+            except PayloadError:
+                said.append("refused")
+            else:
+                said.append("taken")
+        await Go
+        return said
+
+    async def main():
+        async with lab.engine([insists, other], payload_limit=1_000):
+            handle = await insists.start("k")
+            await lab.settle()
+        async with lab.engine([insists, other]):
+            await Go.succeed(handle.token(Go), None)
+            # Of one that is there by then only the id counts.
+            last = "taken" if what in {"execute", "start"} else "refused"
+            assert await lab.result(insists.handle(handle.execution_id)) == ["refused", "refused", "taken", last]
+
+    lab.run(main)
+
+
 @pytest.mark.parametrize("what", [one for one in EVERYTHING if one != "continue_as_new"])
 def test_what_was_taken_once_is_taken_on_every_replay(lab, what):
     """R42: a smaller limit says nothing of what has been done."""

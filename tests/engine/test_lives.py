@@ -314,6 +314,57 @@ def test_children_that_did_not_succeed_are_restarted_with_their_parent(lab):
     lab.run(main)
 
 
+@pytest.mark.parametrize("way", ["restart", "rewind"])
+def test_what_was_undone_stays_undone_where_its_record_is_taken(lab, way):
+    """R27, R37: a child with a key is joined although its parent has undone it; one without a key is made anew."""
+    there: list[str] = []
+
+    @activity
+    async def book(what: str) -> None:
+        there.append(what)
+
+    @activity
+    async def cancel(what: str) -> None:
+        there.remove(what)
+
+    @workflow(idempotency_key=lambda what: what)
+    async def keyed(what: str) -> None:
+        await book(what)
+
+    @workflow
+    async def keyless(what: str) -> None:
+        await book(what)
+
+    @workflow(idempotency_key=lambda key: key)
+    async def saga(key: str) -> None:
+        await with_compensation(book("seat"), lambda _, cause: cancel("seat"))
+        await with_compensation(keyed.execute("keyed"), lambda _, cause: cancel("keyed"))
+        await with_compensation(keyless.execute("keyless"), lambda _, cause: cancel("keyless"))
+        if "saga" in broken:
+            raise ValueError("no hotel")
+
+    async def main():
+        broken.add("saga")
+        async with lab.engine([saga, keyed, keyless]) as engine:
+            handle = await saga.start("k")
+            await fails(lab, handle, Defect)
+            assert there == []
+            assert "not done again by a child that has SUCCEEDED" in await handle.explain()
+            broken.clear()
+            if way == "restart":
+                await saga.options(on_duplicate="restart_if_failed").start("k")
+            else:
+                await engine.rewind(handle.execution_id, to=0)
+            await lab.result(handle)
+            assert there == ["seat", "keyless"]
+            if way == "rewind":
+                await engine.rewind(handle.execution_id, to=1)  # behind the seat, which is there
+                await lab.result(handle)
+                assert there == ["seat", "keyless", "keyless"]
+
+    lab.run(main)
+
+
 def test_a_child_without_a_key_is_another_one_in_the_next_life(lab):
     """R1, R37: its id derives from the parent's life."""
 
@@ -1049,6 +1100,89 @@ def test_a_fork_has_the_value_that_its_copied_part_has_kept(lab):
             copy = await engine.fork(handle.execution_id, at=into)
             assert await lab.result(keeps.handle(copy)) == "kept"
             assert done == ["kept"]
+
+    lab.run(main)
+
+
+@workflow(idempotency_key=lambda key, how: key)
+async def tells_itself(key: str, how: str) -> str:
+    if how == "completes":
+        await Signal.succeed(Signal.token(), "mine")
+    else:
+        await Inbox.send(execution_id(), "mine", "an id" if how == "sends by id" else None)
+    await note("told")
+    value = await (Signal if how == "completes" else Inbox.receive())
+    await step("b")
+    return value
+
+
+HOW = pytest.mark.parametrize("how", ["completes", "sends", "sends by id"])
+
+
+@HOW
+def test_a_fork_has_what_its_copied_part_has_sent_itself(lab, how):
+    """R42, R49: it is not sent once more, also where the point lies before it was read; so in a fork of a fork."""
+
+    async def main():
+        async with lab.engine([tells_itself]) as engine:
+            handle = await tells_itself.start("k", how)
+            assert await lab.result(handle) == "mine"
+            for at in range(len(await engine.journal(handle.execution_id)) + 1):
+                copy = await engine.fork(handle.execution_id, at=at)
+                assert await lab.result(tells_itself.handle(copy)) == "mine", at
+                second = await engine.fork(copy, at=at)
+                assert await lab.result(tells_itself.handle(second)) == "mine", at
+
+    lab.run(main)
+
+
+@HOW
+def test_a_fork_of_a_rewound_life_has_what_an_earlier_life_has_sent_itself(lab, how):
+    """R42, R49: also without an id of its own, known by a step of that life."""
+
+    async def main():
+        broken.add("b")
+        async with lab.engine([tells_itself]) as engine:
+            handle = await tells_itself.start("k", how)
+            await fails(lab, handle, Defect)
+            broken.clear()
+            [sent] = [entry.seq for entry in await engine.journal(handle.execution_id) if entry.kind == "sent"]
+            await engine.rewind(handle.execution_id, to=sent)
+            assert await lab.result(handle) == "mine"
+            copy = await engine.fork(handle.execution_id, at=sent)
+            assert await lab.result(tells_itself.handle(copy)) == "mine"
+
+    lab.run(main)
+
+
+@HOW
+def test_a_fork_has_nothing_that_its_copied_part_has_sent_to_others(lab, how):
+    """R49: nor what others have sent to the original."""
+
+    @workflow(idempotency_key=lambda key: key)
+    async def tells(key: str) -> str:
+        if how == "completes":
+            await Signal.succeed(Signal.token_for(tells_itself, "other", ""), "theirs")
+        else:
+            await Inbox.send(
+                tells_itself.execution_id("other", ""), "theirs", "an id" if how == "sends by id" else None
+            )
+        return await (Signal if how == "completes" else Inbox.receive())
+
+    async def main():
+        async with lab.engine([tells, tells_itself]) as engine:
+            await tells_itself.start("other", "waits")
+            handle = await tells.start("k")
+            await lab.settle()
+            [sent] = [entry.seq for entry in await engine.journal(handle.execution_id) if entry.kind == "sent"]
+            if how == "completes":
+                await Signal.succeed(handle.token(Signal), "value")
+            else:
+                await Inbox.send(handle.execution_id, "value", "an id")
+            assert await lab.result(handle) == "value"
+            copy = tells.handle(await engine.fork(handle.execution_id, at=sent))
+            await lab.settle()
+            assert await copy.status() is Status.SUSPENDED
 
     lab.run(main)
 

@@ -13,6 +13,7 @@ from perdure import (
     Status,
     activity,
     add_finalizer,
+    execution_id,
     publish,
     sleep,
     workflow,
@@ -409,6 +410,124 @@ def test_a_fork_joins_the_children_of_its_copied_part_as_they_are(lab):
     lab.run(main)
 
 
+def test_a_fork_is_refused_the_children_that_its_original_was_refused(lab):
+    """R2, R49: wherever it begins, as long as it asks with the payloads that were recorded."""
+
+    async def asked(parcel: Parcel) -> int | str:
+        try:
+            return await weigh.execute(parcel)
+        except PayloadMismatchError:
+            await step()
+            return "refused"
+
+    @workflow(idempotency_key=lambda key: key)
+    async def parent(key: str) -> list[int | str]:
+        said = [*await asyncio.gather(asked(Parcel("p", 1)), asked(Parcel("p", 2)))]
+        return [*said, await asked(Parcel("p", 3)), await asked(Parcel("there", 2)), await asked(Parcel("there", 1))]
+
+    async def main():
+        async with lab.engine([weigh, parent]) as engine:
+            assert await lab.result(await weigh.start(Parcel("there", 1))) == 1
+            asking = await parent.start("k")
+            told = [1, "refused", "refused", "refused", 1]
+            assert await lab.result(asking) == told
+            for at in range(len(await engine.journal(asking.execution_id)) + 1):
+                forked = parent.handle(await engine.fork(asking.execution_id, at=at))
+                assert await lab.result(forked) == told, at
+
+    lab.run(main)
+
+
+def test_a_fork_hears_a_recorded_verdict_on_a_child_that_it_asks_for_otherwise(lab):
+    """R2, R49: the child has the original's token, which nothing is compared with; what was compared stays so."""
+
+    @workflow(idempotency_key=lambda key, token: key, on_mismatch="raise")
+    async def asks(key: str, token: str) -> str:
+        return key
+
+    @workflow(idempotency_key=lambda key: key)
+    async def parent(key: str) -> str:
+        await asks.execute(key, Go.token())
+        try:
+            return await asks.execute(key, "another one")
+        except PayloadMismatchError:
+            return "refused"
+
+    async def main():
+        async with lab.engine([asks, parent]) as engine:
+            asking = await parent.start("k")
+            assert await lab.result(asking) == "refused"
+            entries = await engine.journal(asking.execution_id)
+            [compared] = [entry.seq for entry in entries if entry.name.startswith("compare:")]
+            for at in range(compared, len(entries) + 1):
+                forked = parent.handle(await engine.fork(asking.execution_id, at=at))
+                assert await lab.result(forked) == "refused", at
+
+    lab.run(main)
+
+
+def test_a_fork_that_asks_again_for_a_child_of_its_copied_part_joins_it(lab):
+    """R31, R49: it has given up its wait, and the child is the original's still."""
+
+    @workflow(idempotency_key=lambda key, who: key, on_mismatch="raise")
+    async def asks(key: str, who: str) -> str:
+        await Done
+        return key
+
+    @workflow(idempotency_key=lambda key: key)
+    async def parent(key: str) -> str:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(60):
+                await asks.execute("c", execution_id())
+        return await asks.execute("c", execution_id())
+
+    async def main():
+        async with lab.engine([asks, parent]) as engine:
+            asking = await parent.start("k")
+            await lab.settle()
+            forked = parent.handle(await engine.fork(asking.execution_id, at=1))
+            await lab.settle()
+            await lab.skip_to_next()
+            await lab.settle()
+            assert "leave" in [entry.name.partition(":")[0] for entry in await engine.journal(forked.execution_id)]
+            await Done.succeed(asks.handle(asks.execution_id("c", "")).token(Done), 1)
+            assert await lab.result(forked) == "c"
+
+    lab.run(main)
+
+
+def test_a_fork_does_not_compare_a_detached_start_of_its_copied_part(lab, log):
+    """R2, R49: begun with the original's id, also where its answer stands behind the point; the next one is compared."""
+
+    @workflow(idempotency_key=lambda key, who: key, on_mismatch="raise")
+    async def detached(key: str, who: str) -> None: ...
+
+    @workflow(idempotency_key=lambda key: key)
+    async def parent(key: str) -> list[str]:
+        said: list[str] = []
+        for who in (execution_id(), "another one"):
+            try:
+                await detached.start("d", who)
+            except PayloadMismatchError:
+                said.append("refused")
+            else:
+                said.append("started")
+        return said
+
+    async def main():
+        async with lab.engine([detached, parent]) as engine:
+            starting = await parent.start("k")
+            assert await lab.result(starting) == ["started", "refused"]
+            entries = await engine.journal(starting.execution_id)
+            assert [entry.kind for entry in entries] == ["start", "sent", "sent"]
+            for at in (1, 2, 3):
+                forked = parent.handle(await engine.fork(starting.execution_id, at=at))
+                assert await lab.result(forked) == ["started", "refused"], at
+            assert warnings(log) == []
+
+    lab.run(main)
+
+
 # By default, a warning ------------------------------------------------------------------------------------
 
 
@@ -584,5 +703,269 @@ def test_a_detached_start_that_is_given_up_has_happened(lab):
             with pytest.raises(Interrupted):
                 await lab.result(asking)
             assert await handle.status() is Status.SUSPENDED
+
+    lab.run(main)
+
+
+@pytest.mark.parametrize("end", ["purged", "failed"])
+@pytest.mark.parametrize("unanswered", ["at a crash", "before it was strict"])
+def test_a_detached_start_that_is_asked_for_again_begins_nothing(lab, end, unanswered):
+    """R2, R42: its journal says that it was started; whatever has become of that since, it is not started once more."""
+    ran: list[str] = []
+
+    def child(on_mismatch):
+        @workflow(name="child", idempotency_key=lambda key: key, on_mismatch=on_mismatch)
+        async def child(key: str) -> None:
+            ran.append(key)
+            if end == "failed":
+                raise RuntimeError("always")
+
+        return child
+
+    def parent(child):
+        @workflow(name="parent", idempotency_key=lambda key: key)
+        async def parent(key: str) -> str:
+            await sleep("1 hour")
+            await child.options(on_duplicate="restart_if_failed").start("c")
+            await Go
+            return "done"
+
+        return parent
+
+    async def main():
+        first = child("warn" if unanswered == "before it was strict" else "raise")
+        async with lab.engine([first]) as keeper, lab.doomed([starter := parent(first)]) as engine:
+            asking = await starter.start("k")
+            await lab.settle()
+            if unanswered == "at a crash":
+                lab.probe(engine).judge = lambda batch: lab.probe(engine).hold("commit")
+            await lab.skip("2 hours")
+            assert ran == ["c"]
+            if end == "purged":
+                assert await keeper.purge(older_than=0) == 1
+        strict = child("raise")
+        async with lab.engine([strict, starter := parent(strict)]) as engine:
+            asking = starter.handle(asking.execution_id)
+            await lab.skip("1 hour")
+            await Go.succeed(asking.token(Go), None)
+            assert await lab.result(asking) == "done"
+            await lab.settle()
+            kinds = [entry.kind for entry in await engine.journal(asking.execution_id)]
+            assert kinds.count("sent") == 1
+            assert ran == ["c"]
+
+    lab.run(main)
+
+
+@pytest.mark.parametrize("on_mismatch", ["raise", "warn"])
+@pytest.mark.parametrize("left", ["given up", "asked for again", "at the end"])
+def test_a_detached_start_whose_answer_nobody_waits_for_is_done_with_its_turn(lab, on_mismatch, left):
+    """R42, R46: also where it is given up, or its body ends, in the turn that asks for it; and once."""
+
+    @workflow(idempotency_key=lambda key: key, on_mismatch=on_mismatch)
+    async def child(key: str) -> str:
+        return key
+
+    @workflow(idempotency_key=lambda key: key)
+    async def starter(key: str) -> str:
+        task = asyncio.ensure_future(child.start("c"))
+        await asyncio.sleep(0)
+        if left != "at the end":
+            task.cancel()
+            await step()
+        if left == "asked for again":
+            await child.start("c")
+        return "ended"
+
+    async def main():
+        async with lab.engine([child, starter]) as engine:
+            asking = await starter.start("k")
+            assert await lab.result(asking) == "ended"
+            await lab.settle()
+            assert await lab.result(child.handle(child.execution_id("c"))) == "c"
+            kinds = [entry.kind for entry in await engine.journal(asking.execution_id)]
+            assert kinds.count("start") == 1
+
+    lab.run(main)
+
+
+# Another release -----------------------------------------------------------------------------------------
+
+
+def asking(*calls):
+    """A release whose body asks for children: each with its payloads at once, one child after the other."""
+
+    @workflow(name="asking", idempotency_key=lambda key: key)
+    async def body(key: str) -> list[str]:
+        said = []
+        for child, payloads in calls:
+            said += await asyncio.gather(*(_told(child, parcel) for parcel in payloads))
+        await step()
+        await Go
+        return said
+
+    return body
+
+
+async def _told(child, parcel: Parcel) -> str:
+    try:
+        return str(await child.execute(parcel))
+    except PayloadMismatchError as refused:
+        return ", ".join(refused.fields)
+
+
+def other_code(lab, before, after, *children, foreign=None, ends=False):
+    """What the body says under the second release, after it has been parked under the first; and the letters that it got."""
+
+    async def main():
+        async with lab.engine([before, *children]):
+            if foreign is not None:
+                await children[0].start(foreign)
+            execution = await before.start("k")
+            await lab.settle()
+        async with lab.engine([after, *children]) as engine:
+            execution = after.handle(execution.execution_id)
+            await lab.settle()
+            if ends:
+                handle = slowly.handle(slowly.execution_id(Parcel("p", 1)))
+                await Done.succeed(handle.token(Done), 1)
+            await Go.succeed(execution.token(Go), None)
+            said = await lab.result(execution)
+        async with lab.engine([after, *children]) as engine:
+            kinds = [entry.kind for entry in await engine.journal(execution.execution_id)]
+            return said, kinds.count("payload")
+
+    return lab.run(main)
+
+
+def test_a_recorded_end_of_a_child_stands_when_the_code_asks_with_another_payload(lab):
+    """R2, R8: it is the same call, and what is recorded of it counts."""
+    before = asking((weigh, [Parcel("p", 1)]), (weigh, [Parcel("q", 1)]))
+    after = asking((weigh, [Parcel("p", 2)]), (weigh, [Parcel("q", 2)]))
+    assert other_code(lab, before, after, weigh) == (["1", "1"], 0)
+
+
+def test_a_child_under_way_is_joined_when_the_code_asks_with_another_payload(lab):
+    """R2, R8: it is the same call."""
+    before, after = asking((slowly, [Parcel("p", 1)])), asking((slowly, [Parcel("p", 2)]))
+    assert other_code(lab, before, after, slowly, ends=True) == (["1"], 0)
+
+
+def test_all_who_share_a_child_get_its_recorded_end_when_the_code_asks_with_another_payload(lab):
+    """R2, R8: only the first of them has it recorded; what they ask today is one thing, as it was."""
+    before = asking((weigh, [Parcel("p", 1), Parcel("p", 1)]), (weigh, [Parcel("p", 1)]))
+    after = asking((weigh, [Parcel("p", 2), Parcel("p", 2)]), (weigh, [Parcel("p", 2)]))
+    assert other_code(lab, before, after, weigh) == (["1", "1", "1"], 0)
+
+
+def test_a_recorded_end_stands_where_a_child_was_put_in_front_as_well(lab):
+    """R2, R8: the first call for a child is the one that has it recorded, whatever number it has by now."""
+    before = asking((weigh, [Parcel("p", 1), Parcel("q", 1)]))
+    after = asking((weigh, [Parcel("new", 2), Parcel("p", 2), Parcel("q", 2)]))
+    assert other_code(lab, before, after, weigh) == (["2", "1", "1"], 0)
+
+
+@pytest.mark.parametrize("today", [3, 1], ids=["another one", "the right one"])
+def test_a_recorded_refusal_stands_when_the_code_asks_with_another_payload(lab, today):
+    """R2, R8: the body went on with it."""
+    before, after = asking((weigh, [Parcel("p", 2)])), asking((weigh, [Parcel("p", today)]))
+    assert other_code(lab, before, after, weigh, foreign=Parcel("p", 1)) == (["grams"], 1)
+
+
+def test_both_answers_to_two_payloads_of_one_body_stand_when_the_code_asks_with_others(lab):
+    """R2, R8: of each call what is recorded of it."""
+    before = asking((weigh, [Parcel("p", 1)]), (weigh, [Parcel("p", 2)]))
+    after = asking((weigh, [Parcel("p", 3)]), (weigh, [Parcel("p", 4)]))
+    assert other_code(lab, before, after, weigh) == (["1", "grams"], 1)
+
+
+def test_what_today_s_code_asks_twice_with_two_payloads_is_compared(lab):
+    """R2, R8: a call that only the code has is new."""
+    before = asking((weigh, [Parcel("p", 1)]))
+    after = asking((weigh, [Parcel("p", 2)]), (weigh, [Parcel("p", 3)]))
+    assert other_code(lab, before, after, weigh) == (["1", "grams"], 1)
+
+
+@pytest.mark.parametrize("strict", [True, False], ids=["becomes raise", "becomes warn"])
+def test_what_is_recorded_stands_when_on_mismatch_changes(lab, strict, log):
+    """R2, R8: who has been joined, and who has been refused."""
+
+    def child(on_mismatch):
+        @workflow(name="child", idempotency_key=lambda parcel: parcel.key, on_mismatch=on_mismatch)
+        async def weighs(parcel: Parcel) -> int:
+            return parcel.grams
+
+        return weighs
+
+    old, new = (child("warn"), child("raise")) if strict else (child("raise"), child("warn"))
+
+    async def main():
+        async with lab.engine([old, one := asking((old, [Parcel("p", 1)]), (old, [Parcel("p", 2)]))]):
+            execution = await one.start("k")
+            await lab.settle()
+        async with lab.engine([new, two := asking((new, [Parcel("p", 1)]), (new, [Parcel("p", 2)]))]):
+            execution = two.handle(execution.execution_id)
+            await Go.succeed(execution.token(Go), None)
+            assert await lab.result(execution) == (["1", "1"] if strict else ["1", "grams"])
+
+    lab.run(main)
+
+
+def test_a_detached_start_that_is_recorded_stands_when_the_code_starts_with_another_payload(lab):
+    """R2, R8, R42: also where it was refused."""
+
+    def starting(*grams):
+        @workflow(name="starting", idempotency_key=lambda key: key)
+        async def body(key: str) -> list[str]:
+            said = []
+            for each in grams:
+                try:
+                    await weigh.start(Parcel("p", each))
+                    said.append("started")
+                except PayloadMismatchError:
+                    said.append("refused")
+            await Go
+            return said
+
+        return body
+
+    assert other_code(lab, starting(1, 2), starting(3, 4), weigh) == (["started", "refused"], 0)
+
+
+@pytest.mark.parametrize(("foreign", "said"), [(None, "started"), (1, "grams")], ids=["its own", "somebody else's"])
+def test_a_detached_start_whose_answer_was_lost_is_the_one_that_was_asked_for(corner_lab, foreign, said):
+    """R2, R8, R42: its worker ends before it has the answer, and the next one has other code."""
+    lab = corner_lab
+
+    def starting(grams):
+        @workflow(name="starting", idempotency_key=lambda key: key)
+        async def body(key: str) -> str:
+            await sleep("1 hour", name="window")
+            try:
+                await slowly.start(Parcel("p", grams))
+            except PayloadMismatchError as refused:
+                return ", ".join(refused.fields)
+            return "started"
+
+        return body
+
+    async def main():
+        async with lab.doomed([old := starting(2), slowly]) as engine:
+            if foreign is not None:
+                await slowly.start(Parcel("p", foreign))
+            execution = await old.start("k")
+            await lab.settle()
+            probe = lab.probe(engine)
+
+            def is_starting(batch):
+                if any(commit.acts is not None and commit.acts.starts for commit in batch):
+                    probe.hold("commit", before=False)
+
+            probe.judge = is_starting
+            await lab.skip("2 hours")
+        async with lab.engine([new := starting(3), slowly]) as engine:
+            assert await lab.result(new.handle(execution.execution_id)) == said
+            kinds = [entry.kind for entry in await engine.journal(execution.execution_id)]
+            assert kinds.count("start") == kinds.count("sent") == 1
 
     lab.run(main)

@@ -665,6 +665,26 @@ def test_a_token_of_an_execution_that_is_not_there_is_told_from_one_that_is_none
     lab.run(main)
 
 
+@pytest.mark.parametrize("expires_in", ["-3 days", -5, 0, "0 seconds"])
+def test_a_token_that_would_have_expired_is_not_given_out(corner_lab, expires_in):
+    """R19: it is a sign the wrong way round, and whoever got it by mail would be the one to notice."""
+    lab = corner_lab
+
+    @workflow(idempotency_key=lambda key: key)
+    async def asks(key: str) -> Token:
+        return Approval.token(expires_in=expires_in)
+
+    async def main():
+        async with lab.engine([request, asks], token_secret=NEW):
+            handle = await request.start("k")
+            with pytest.raises(UsageError, match="must be longer than zero"):
+                handle.token(Approval, expires_in=expires_in)
+            with pytest.raises(Defect, match="must be longer than zero"):
+                await lab.finish(asks.execute("k"))
+
+    lab.run(main)
+
+
 def test_every_way_to_an_address_gives_the_same_token(corner_lab):
     """API 5."""
     lab = corner_lab

@@ -186,6 +186,7 @@ async def cycle(label: str, count: int, heard: list[str]) -> list[str]:
     if len(heard) < count:
         message = await channel(label).receive()
         await step(label)
+        set_attributes(heard=len(heard))
         continue_as_new(label, count, [*heard, message])
     return heard
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from perdure import (
+    DurableDeferred,
     Status,
     TypedError,
     UsageError,
@@ -13,6 +14,8 @@ from perdure import (
     activity,
     continue_as_new,
     idempotency_key,
+    publish,
+    set_attributes,
     sleep,
     workflow,
 )
@@ -108,6 +111,19 @@ def test_one_that_goes_on_as_new_is_one_execution_with_its_last_result():
     done = simulate(pays_off, 3, seeds=60, check=check, setup=gateway.forget)
     assert done.executions == 60
     assert done.faults["crash"] > 0
+
+
+def test_what_is_shown_before_it_goes_on_is_no_trouble():
+    """R37, R42: attributes are written with the change that lets it go on, behind it."""
+
+    @workflow(idempotency_key=lambda count: "the only one")
+    async def counts(count: int) -> int:
+        set_attributes(count=count)
+        if count < 3:
+            continue_as_new(count + 1)
+        return count
+
+    simulate(counts, 0, seeds=30, check=lambda run: run.result == 3)
 
 
 def test_a_failed_run_is_made_smaller():
@@ -231,6 +247,78 @@ def test_a_plain_function_is_called_without_a_loop_around_it():
         return await stamp()
 
     simulate(letter, seeds=10, check=lambda run: run.result == "stamped")
+
+
+def test_a_plain_function_shows_what_it_likes():
+    """R42: it cannot wait until that is written, on the one thread there is, but its attempt can."""
+
+    @activity
+    def shows(name: str) -> str:
+        publish("name", name)
+        return name
+
+    @workflow(idempotency_key=lambda name: name)
+    async def showing(name: str) -> str:
+        return await shows(name)
+
+    simulate(showing, "ada", seeds=30, check=lambda run: run.result == "ada")
+
+
+def test_a_plain_function_that_asks_its_engine_is_refused_with_what_to_do():
+    """It would wait for its own thread, for ever."""
+
+    @workflow(idempotency_key=lambda name: name)
+    async def greets(name: str) -> str:
+        return name
+
+    @activity
+    def starts(name: str) -> str:
+        return asyncio.run(greets.start(name)).execution_id
+
+    @workflow
+    async def starting(name: str) -> str:
+        return await starts(name)
+
+    with pytest.raises(SimulationFailed, match="make that activity an async one") as failed:
+        simulate(starting, "ada", seeds=1, also=[greets])
+    assert len(failed.value.found) == 1
+
+
+APPROVAL = DurableDeferred.make("approval", success=str)
+
+
+@activity
+async def tell(token: str) -> None: ...
+
+
+@workflow(idempotency_key=lambda order: order)
+async def asks_in_time(order: str) -> str:
+    await tell(APPROVAL.token(expires_in="3 days"))
+    await charge_once(order)
+    token = APPROVAL.token(expires_in="5 days")
+    await tell(token)
+    await APPROVAL.succeed(token, "yes")
+    return await APPROVAL
+
+
+@pytest.mark.parametrize("secret", ["a secret of the tests", {"k1": "a secret of the tests"}], ids=["one", "by id"])
+def test_tokens_that_expire_are_signed_with_a_secret(secret: Any):
+    """R19: by every process; what was given out is recorded, so the replays of a check need none."""
+    simulate(asks_in_time, "17", seeds=20, check=lambda run: run.result == "yes", token_secret=secret)
+    with pytest.raises(SimulationFailed):
+        simulate(asks_in_time, "17", seeds=1, check=lambda run: run.result == "yes")
+    with pytest.raises(UsageError, match="has at least 16 bytes"):
+        simulate(asks_in_time, "17", seeds=1, token_secret="short")
+
+
+def test_a_secret_is_not_told():
+    @workflow
+    async def waits_in_vain() -> str:
+        return await APPROVAL
+
+    with pytest.raises(SimulationFailed, match=r"no end: .*process 1") as failed:
+        simulate(waits_in_vain, seeds=1, token_secret="a secret of the tests")
+    assert "a secret" not in str(failed.value)
 
 
 class Declined(TypedError):

@@ -162,6 +162,7 @@ workflow("Charge")  # type: ignore[call-overload]  # pyright: ignore[reportArgum
 
 
 async def starts(order: Order) -> None:
+    await process_order(order)  # type: ignore[operator]  # pyright: ignore[reportCallIssue]
     await process_order.execute("order-123")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await process_order.execute()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await process_order.execute(order, order)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

@@ -10,7 +10,7 @@ from pydantic_core import to_json
 
 from perdure._definitions import ambient
 from perdure._definitions.host import Host
-from perdure._definitions.name import check_attributes, check_name
+from perdure._definitions.name import check_attributes, check_id, check_name
 from perdure._model.records import INTERRUPTED, Acts, ExecutionId, Mail, MailKind
 from perdure._values.limit import check_size
 from perdure._values.schema import Schema
@@ -34,7 +34,8 @@ def set_attributes(
         **more: Attributes by name.
 
     Raises:
-        AttemptCancelled: The attempt is over, or its execution is not this worker's any more; nothing was written.
+        AttemptCancelled: The attempt is over, or its execution is not this worker's any more. It is not written, unless
+            it was on its way to the store when that happened.
         OutsideExecutionError: Neither a body nor an activity runs here.
         PayloadError: Together they are larger than the engine's `payload_limit`.
         UsageError: A name or a value cannot be recorded.
@@ -79,7 +80,8 @@ def publish(name: str, value: object) -> None:
         value: Anything that JSON can say.
 
     Raises:
-        AttemptCancelled: The attempt is over, or its execution is not this worker's any more; nothing was written.
+        AttemptCancelled: The attempt is over, or its execution is not this worker's any more. It is not written, unless
+            it was on its way to the store when that happened.
         DefinitionError: The name cannot be recorded.
         OutsideExecutionError: Neither a body nor an activity runs here.
         PayloadError: The value does not go into JSON, or is larger than the engine's `payload_limit`.
@@ -111,7 +113,7 @@ def publish(name: str, value: object) -> None:
 
 def interrupt_from_body(host: Host, execution_id: ExecutionId) -> None:
     """Ask an execution to end, with this turn's commit; nothing on unknown or finished ones (R29, R42)."""
-    mail = Mail(execution_id, MailKind.INTERRUPT, "", INTERRUPTED)
+    mail = Mail(check_id(execution_id), MailKind.INTERRUPT, "", INTERRUPTED)
 
     def perform(acts: Acts) -> None:
         acts.mail.append(mail)
@@ -121,9 +123,10 @@ def interrupt_from_body(host: Host, execution_id: ExecutionId) -> None:
 
 def resume_from_body(host: Host, execution_id: ExecutionId) -> None:
     """Move an execution on, if it is held, with this turn's commit (R42)."""
+    resumed = check_id(execution_id)
 
     def perform(acts: Acts) -> None:
-        acts.resumes.append(execution_id)
+        acts.resumes.append(resumed)
 
     host.act(f"resume:{execution_id}", perform)
 

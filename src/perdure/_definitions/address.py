@@ -6,6 +6,7 @@ from pydantic_core import from_json, to_json
 
 from perdure._definitions import ambient
 from perdure._definitions.host import Engine, Host
+from perdure._definitions.name import check_id
 from perdure._model.journal import Kind
 from perdure._model.records import ExecutionId, Start
 from perdure._values.duration import Duration, to_ms
@@ -41,11 +42,14 @@ def give_token(
         workflow: The workflow of the execution.
         execution_id: The execution.
         engine: Whose keys sign; None: of the engine that is found around.
-        expires_in: How long it is taken; None: for ever.
+        expires_in: How long it is taken, longer than zero; None: for ever.
 
     Raises:
-        UsageError: It shall expire, and there are no keys: whoever has an unsigned token can write another.
+        UsageError: It shall expire, and there are no keys: whoever has an unsigned token can write another. Or before
+            it is given out; or the id is none.
     """
+    check_id(execution_id)
+    _check_expiry(expires_in)
     host = ambient.host.get()
     if host is None:
         return _made(deferred, workflow, execution_id, incarnation=None, engine=engine, expires_in=expires_in)
@@ -150,6 +154,18 @@ def _made(
         incarnation=incarnation,
         expires_at=None if expires_in is None else engine.now() + to_ms(expires_in),
     )
+
+
+def _check_expiry(expires_in: Duration | None) -> None:
+    """Refuse a token that nobody could ever use.
+
+    Raises:
+        UsageError: It would have expired when it is given out.
+    """
+    if expires_in is not None and to_ms(expires_in) <= 0:
+        raise UsageError(
+            f"expires_in= is how long the token is taken, and must be longer than zero, not {expires_in!r}."
+        )
 
 
 def _engine_around() -> Engine | None:

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from perdure import _ids
 from perdure._definitions.arrival import Arrival
@@ -60,7 +60,7 @@ def child_call(host: Host, contract: Contract, identified: Identified, options: 
 class StartCall(Call):
     """A detached start whose body hears whether the execution is the one that it means (R2, R42).
 
-    A replay that finds it unanswered asks once more; what it means is its input.
+    A replay that finds it unanswered asks once more, and begins nothing by that; what it means is its input.
     """
 
     __slots__ = ("start",)
@@ -82,8 +82,8 @@ class StartCall(Call):
         return _STARTS.decode_failure(exit)
 
     def same_input(self, recorded: bytes, /) -> bool:
-        """Whether the same was started; what is asked has one form."""
-        return recorded == self.input
+        """Whether the same execution was started: with another payload the code has changed, and the record counts (R8)."""
+        return from_json(recorded)[0] == from_json(self.input)[0]
 
     def __repr__(self) -> str:
         return f"<{self.name} #{self.occurrence}>"

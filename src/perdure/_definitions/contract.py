@@ -9,7 +9,7 @@ from perdure._definitions.host import OnMismatch
 from perdure._definitions.name import check_key, check_name
 from perdure._definitions.payload import Payload
 from perdure._definitions.policy import Errors, read_errors
-from perdure._definitions.signature import RESULT
+from perdure._definitions.signature import RESULT, is_function
 from perdure._model.records import ExecutionId
 from perdure._values.duration import Duration, to_ms
 from perdure._values.exit_codec import ExitCodec
@@ -104,7 +104,7 @@ def contract_of(
     owner = owner_of(name)
     if unknown := settings.keys() - WorkflowSettings.__optional_keys__:
         raise TypeError(f"{owner} got an unexpected keyword argument {min(unknown)!r}")
-    if key is not None and not callable(key):
+    if key is not None and not is_function(key):
         raise DefinitionError(
             f"{owner}: idempotency_key must be a function of the payload, as in `lambda order: order.order_id`, "
             f"not {key!r}.",

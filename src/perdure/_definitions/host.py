@@ -307,15 +307,16 @@ class AttemptScope(Protocol):
         anything else that the attempt asks of its engine is done, and before its exit is recorded.
 
         Raises:
-            AttemptCancelled: The attempt is over, or its execution is not this worker's any more; nothing was written.
+            AttemptCancelled: The attempt is over, or its execution is not this worker's any more. It is not written,
+                unless it was on its way to the store when that happened.
         """
         ...
 
     async def shown(self) -> None:
-        """Wait until what it has shown is written.
+        """Wait until what it has shown is written; once the attempt is over, for nothing more.
 
         Raises:
-            AttemptCancelled: Its execution is not this worker's any more; something was not written.
+            AttemptCancelled: Its execution is not this worker's any more.
         """
         ...
 

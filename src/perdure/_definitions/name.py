@@ -5,6 +5,7 @@ PostgreSQL and JSON: NUL ends a text for one of them, lone surrogates are no UTF
 """
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -14,6 +15,7 @@ MAX_NAME: Final = 255
 MAX_KEY: Final = 1_024
 # What SQLite and PostgreSQL keep as an integer.
 _INT64: Final = range(-(2**63), 2**63)
+_EXECUTION_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 def check_name(name: object, what: str) -> str:
@@ -32,14 +34,28 @@ def check_name(name: object, what: str) -> str:
 def check_id(execution_id: object) -> str:
     """Give back the id of an execution; whether there is one of that id is another question.
 
+    One spelling only: another one of the same 16 bytes would be the same row to a store, and another execution to
+    everybody who compares ids.
+
     Raises:
-        UsageError: It is no text: a handle, mostly.
+        UsageError: It is none: a handle or an idempotency key, mostly.
     """
-    if isinstance(execution_id, str):
+    if isinstance(execution_id, str) and _EXECUTION_ID.fullmatch(execution_id):
         return execution_id
     raise UsageError(
-        f"An execution is named by its id, a text of 32 hex digits, and not by {execution_id!r}: give `handle.execution_id`."
+        f"An execution_id is 32 lower-case hex digits, not {_shown(execution_id)}: give `handle.execution_id`, or "
+        "`wf.execution_id(...)` of the payload. For an identity that people can read, give the workflow an "
+        "idempotency_key; the id is made from it."
     )
+
+
+def check_asked(execution_id: object) -> str:
+    """Give back what somebody asks by whether there is such an execution; of what is no id there is none.
+
+    Raises:
+        UsageError: It is no text.
+    """
+    return execution_id if isinstance(execution_id, str) else check_id(execution_id)
 
 
 def check_key(key: object, workflow: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 from perdure._definitions import ambient
 from perdure._definitions.activity import ActivityCall, InlineActivity
 from perdure._definitions.host import Finalizer, Host
+from perdure._definitions.signature import is_function
 from perdure._values.cause import Cause, Fail
 from perdure._values.exit import Exit, Failure, Success
 from perdure.errors import ActivityTimeout, OutcomeUnknown, OutsideExecutionError, UsageError
@@ -265,7 +266,7 @@ def _check_function(function: object, what: str, wanted: str, step: object = Non
     Raises:
         UsageError: It cannot.
     """
-    if not callable(function):
+    if not is_function(function):
         _close(step)
         raise UsageError(
             f"{what} takes a function that is called when the execution ends, as in `{wanted}`, not {function!r}, which "

@@ -7,9 +7,9 @@ import types
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from inspect import Parameter as _Parameter
-from typing import Any, Final, ForwardRef, TypeVar, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Final, ForwardRef, NoReturn, TypeGuard, TypeVar, cast, get_type_hints
 
-from perdure.errors import DefinitionError
+from perdure.errors import DefinitionError, UsageError
 
 T = TypeVar("T")
 
@@ -17,6 +17,27 @@ T = TypeVar("T")
 NOTHING: Final = _Parameter.empty
 # What errors call the value that a function gives.
 RESULT: Final = "the return value"
+
+
+class Uncalled:
+    """What looks like the function that it was made of, and says what to write instead when it is called like one."""
+
+    _instead: ClassVar[str]
+
+    if not TYPE_CHECKING:  # to a type checker the call is an error by itself
+
+        def __call__(self, *_args: object, **_named: object) -> NoReturn:
+            """Refuse to be called.
+
+            Raises:
+                UsageError: Always.
+            """
+            raise UsageError(f"{self!r} is not called: {self._instead}")
+
+
+def is_function(value: object) -> TypeGuard[Callable[..., Any]]:
+    """Whether it can be called, and not only to be told what to write instead."""
+    return callable(value) and not isinstance(value, Uncalled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +79,7 @@ def plain_function(function: object, owner: str) -> Callable[..., Any]:
     """
     if isinstance(function, staticmethod):
         function = cast("object", function.__func__)
-    if isinstance(function, classmethod) or not callable(function):
+    if isinstance(function, classmethod) or not is_function(function):
         kind = type(cast("object", function)).__name__
         raise DefinitionError(f"{owner} must be a function, not {kind}.", owner=owner)
     if _is_method(function):

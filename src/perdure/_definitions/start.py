@@ -1,7 +1,6 @@
 """A start: what one execution begins with, and the options that say so, checked before anything is written."""
 
 import copy
-import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, TypedDict
@@ -9,13 +8,13 @@ from typing import Any, Final, Literal, TypedDict
 from perdure import _ids
 from perdure._definitions.contract import Contract, Identified
 from perdure._definitions.host import Engine, OnDuplicate, StartOptions
-from perdure._definitions.name import check_attributes
+from perdure._definitions.name import check_attributes, check_id
 from perdure._model.records import ExecutionId, Start
 from perdure._values.duration import Duration, to_ms
+from perdure._values.exit_codec import encode_outcome
 from perdure._values.instant import Instant, from_datetime
 from perdure.errors import PayloadMismatchError, UsageError
 
-_EXECUTION_ID: Final = re.compile(r"[0-9a-f]{32}")
 # What every store keeps as an integer of a column; a priority beyond it is a mistake anyway.
 _INT32: Final = range(-(2**31), 2**31)
 
@@ -42,7 +41,7 @@ def changed_options(before: StartOptions, options: ExecutionOptions) -> StartOpt
         raise TypeError(f"options() got an unexpected keyword argument {min(unknown)!r}")
     changed = copy.copy(before)
     if "execution_id" in options:
-        changed.execution_id = _execution_id(options["execution_id"])
+        changed.execution_id = check_id(options["execution_id"])
     if "delay" in options:
         changed.delay_ms = _delay_ms(options["delay"])
     if "priority" in options:
@@ -98,20 +97,17 @@ def mismatch_of(start: Start, recorded: bytes) -> PayloadMismatchError | None:
     )
 
 
+def verdict_on(start: Start, recorded: bytes | None) -> bytes:
+    """What is recorded of a start that has met this payload, or none (None): a success without a value, or the mismatch."""
+    mismatch = mismatch_of(start, recorded) if start.strict and recorded is not None else None
+    return b'{"success":null}' if mismatch is None else encode_outcome(mismatch)
+
+
 def deadline_of(options: StartOptions, begins_at: Instant) -> Instant | None:
     """When an execution is interrupted that begins then; None: never (R44)."""
     if isinstance(options.deadline, timedelta):
         return begins_at + to_ms(options.deadline)
     return options.deadline
-
-
-def _execution_id(execution_id: Any) -> str:
-    if isinstance(execution_id, str) and _EXECUTION_ID.fullmatch(execution_id):
-        return execution_id
-    raise UsageError(
-        f"An execution_id is 32 lower-case hex digits, not {execution_id!r}. For an identity that people can read, "
-        "give the workflow an idempotency_key; the id is made from it."
-    )
 
 
 def _delay_ms(delay: Duration) -> int:

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import Any, Final, Generic, NoReturn, ParamSpec, Protocol, Self, TypeAlias, cast, overload
+from typing import Any, ClassVar, Final, Generic, NoReturn, ParamSpec, Protocol, Self, TypeAlias, cast, overload
 
 from typing_extensions import TypeForm, TypeVar, Unpack
 
@@ -15,10 +15,10 @@ from perdure._definitions.child import child_call, next_life, start_detached
 from perdure._definitions.contract import Contract, Identified, Retention, WorkflowSettings, contract_of, owner_of
 from perdure._definitions.handle import Handle
 from perdure._definitions.host import ContinueAsNew, Engine, StartOptions
-from perdure._definitions.name import check_id, check_name
+from perdure._definitions.name import check_asked, check_name
 from perdure._definitions.payload import payload_of, payload_of_fields
 from perdure._definitions.registration import Registration
-from perdure._definitions.signature import Parameter, dressed, read_signature
+from perdure._definitions.signature import Parameter, Uncalled, dressed, read_signature
 from perdure._definitions.start import ExecutionOptions, changed_options, start_of
 from perdure._model.records import ExecutionId
 from perdure._values.exit import Poll
@@ -47,7 +47,7 @@ Key: TypeAlias = (
 _running: Final[ContextVar["WorkflowImplementation[..., Any] | None"]] = ContextVar("perdure_running", default=None)
 
 
-class Workflow(Generic[P, A_co]):
+class Workflow(Uncalled, Generic[P, A_co]):
     """What callers hold of a workflow: its identity, and the ways to start and to find executions.
 
     Made by `Workflow.make`, which gives a contract, or by the decorator `workflow`, which gives a contract and its
@@ -58,6 +58,11 @@ class Workflow(Generic[P, A_co]):
         >>> SendEmail.execution_id({"to": "ada@example.com"})
         'cf149b633772b74b64444771826943ad'
     """
+
+    _instead: ClassVar[str] = (
+        "`await wf.execute(...)` starts or joins an execution and waits for its result, in a body as a child; `await"
+        " wf.start(...)` does not wait."
+    )
 
     def __init__(
         self,
@@ -239,8 +244,11 @@ class Workflow(Generic[P, A_co]):
         return self._handle(start.execution_id, engine)
 
     def handle(self, execution_id: ExecutionId, /) -> Handle[A_co]:
-        """Give a handle on an execution of this workflow, whether it exists or not."""
-        return self._handle(check_id(execution_id), self._options.engine)
+        """Give a handle on an execution of this workflow, whether it exists or not.
+
+        What is no id is the id of none: so it is answered to whoever looks, and refused to whoever acts on it.
+        """
+        return self._handle(check_asked(execution_id), self._options.engine)
 
     async def poll(self, execution_id: ExecutionId, /) -> Poll[A_co]:
         """Look at an execution: as `Handle.poll`.

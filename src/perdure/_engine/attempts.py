@@ -191,10 +191,10 @@ class Attempt:
         if self._work is not None:
             # A thread cannot be cancelled. It goes on, and `heartbeat` tells it that it is over.
             self._leave_thread()
-        if self._showing is not None:
-            self._showing.give_up()
         if self._task is not None:
             self._task.cancel()
+        if self._showing is not None:
+            self._showing.give_up()
 
     @property
     def has_place(self) -> bool:
@@ -334,10 +334,10 @@ class Attempt:
     def _expire(self) -> None:
         assert self._task is not None
         self._timed_out = True
-        if self._showing is not None:
-            self._showing.give_up()
         self._task.cancel()
         self._abandon_alarm = self._shop.clock.call_at(self._shop.clock.now() + CLEAN_UP_MS, self._abandon)
+        if self._showing is not None:
+            self._showing.give_up()
 
     def _abandon(self) -> None:
         logger.warning(
@@ -464,7 +464,7 @@ class Attempt:
     async def _show(self, acts: Acts) -> None:
         # Again, on the loop, where an attempt ends: its thread may have asked a moment before.
         self._check_goes_on()
-        await self._shows().submit(acts)
+        await self._shows().show(acts)
 
     def _shows(self) -> Showing:
         if self._showing is None:

@@ -14,7 +14,7 @@ import logging
 from typing import Final, NamedTuple, Protocol
 
 from perdure import _failpoints
-from perdure._model.records import Answer, Commit, Verdict, WorkerId
+from perdure._model.records import Answer, Commit, ExecutionId, Verdict, WorkerId
 from perdure._model.store import Store
 from perdure.errors import StoreError, StoreRefusedError
 
@@ -56,21 +56,27 @@ class Committer:
         self._store = store
         # Another one when others have taken this worker for dead.
         self.worker_id = worker_id
-        self._waiting: list[Submission] = []
+        # By execution, each with its commits in their order; never an empty list.
+        self._waiting: dict[ExecutionId, list[Submission]] = {}
         self._filled = asyncio.Event()
-        self._writing = False
         self._settled = asyncio.Event()
         self._settled.set()
-        # Nothing is written any more.
+        # Nothing is written any more; by itself, since it has met a bug.
         self._ended = False
+        self._failed = False
 
     def submit(self, commit: Commit, author: Author) -> None:
         """Have a commit written; its author is told what has become of it."""
-        self._waiting.append(Submission(commit, author))
+        self._waiting.setdefault(commit.execution_id, []).append(Submission(commit, author))
         if len(self._waiting) == 1:
             self._filled.set()
             if not self._ended:
                 self._settled.clear()
+
+    def last_waiting(self, execution_id: ExecutionId) -> Submission | None:
+        """What an execution has submitted last and is not being written yet: its author may still add to the commit."""
+        waiting = self._waiting.get(execution_id)
+        return waiting[-1] if waiting is not None else None
 
     async def settled(self) -> None:
         """Wait until nothing is waiting and nothing is being written."""
@@ -80,6 +86,11 @@ class Committer:
     def ended(self) -> bool:
         """Whether it has been cancelled: nothing is written any more."""
         return self._ended
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has ended by itself, which is a bug."""
+        return self._failed
 
     @property
     def idle(self) -> bool:
@@ -96,6 +107,9 @@ class Committer:
                 if not self._waiting:
                     self._filled.clear()
                     self._settled.set()
+        except Exception:
+            self._failed = True
+            raise
         finally:
             # Cancelled, as at the end, or with every other task of the loop: whoever waits for it would wait in vain.
             self._ended = True
@@ -103,19 +117,19 @@ class Committer:
 
     def _take(self) -> list[Submission]:
         """The next batch: at most one commit of an execution."""
-        batch, self._waiting = self._waiting, []
-        if len(batch) == 1:
-            return batch
-        taken: dict[str, Submission] = {}
-        left: list[Submission] = []
-        for submission in batch:
-            execution_id = submission.commit.execution_id
-            if execution_id in taken or len(taken) >= LARGEST_BATCH:
-                left.append(submission)
-            else:
-                taken[execution_id] = submission
-        self._waiting = left
-        return list(taken.values())
+        batch: list[Submission] = []
+        left: dict[ExecutionId, list[Submission]] = {}
+        again: dict[ExecutionId, list[Submission]] = {}
+        for execution_id, waiting in self._waiting.items():
+            if len(batch) >= LARGEST_BATCH:
+                left[execution_id] = waiting
+                continue
+            batch.append(waiting.pop(0))
+            if waiting:
+                again[execution_id] = waiting
+        # Whoever has not had a turn yet comes before those who have.
+        self._waiting = left | again
+        return batch
 
     async def _write(self, batch: list[Submission]) -> None:
         try:
@@ -131,7 +145,8 @@ class Committer:
         _failpoints.reach("acknowledge.before")
         for submission, answer in zip(batch, answers, strict=True):
             if answer.verdict is _BUSY:
-                self._waiting.append(submission)
+                # Before whatever its execution has submitted meanwhile: what it shows has an order.
+                self._waiting.setdefault(submission.commit.execution_id, []).insert(0, submission)
             else:
                 self._tell(submission, answer)
         _failpoints.reach("acknowledge.after")
@@ -150,6 +165,10 @@ class Committer:
                 return await self._store.commit(self.worker_id, commits)
             except StoreRefusedError:
                 raise
+            except (ValueError, TypeError, OverflowError) as error:
+                # A value that has come past every check and cannot be bound. It is a bug, but one commit's: whoever has
+                # submitted it is told, and nobody else's commits wait for ever behind it.
+                raise StoreRefusedError(f"The store cannot write its data ({error!r}); nothing was written.") from error
             except StoreError as error:
                 # Whatever is wrong with it: nothing that was promised is lost as long as it is sent again.
                 # Said once: an outage of an hour is one event, not 1,800.

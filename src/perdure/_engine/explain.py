@@ -140,6 +140,10 @@ def _ended(scene: _Scene) -> Iterator[str]:
     if told.status is Status.SUCCEEDED:
         yield f"Nothing moves it any more. To see what it did: await engine.journal({scene.id})"
         return
+    yield (
+        "If its compensations have undone something, that is not done again by a child that has SUCCEEDED, which is joined, nor"
+        " by a step that a rewind keeps: rewind to before such a step, and give such a child another key, or none."
+    )
     yield "To run it again from its start: start it with .options(on_duplicate='restart_if_failed')"
     yield f"To go on from an entry of its journal, keeping what worked: await engine.rewind({scene.id}, to=seq)"
 

@@ -5,9 +5,10 @@ with it, since what was drawn there is part of it. What is open at that point st
 their due times, and who is a child is asked again.
 
 A rewound life is the same execution: it keeps the entries as they are, also the tokens in them, which
-may be in somebody's mailbox. A fork is another one: its tokens lead to itself, so what is asked with
-them differs from what was recorded, and an entry behind the copied ones says that up to there nothing
-is compared. It stands in the journal because it has to last as long as they do, whoever replays them.
+may be in somebody's mailbox. A fork is another one: its tokens, and what its body has
+sent to itself, lead to itself. So what is asked there differs from what was recorded, and an entry
+behind the copied ones says that up to there nothing is compared. It stands in the journal because it
+has to last as long as they do, whoever replays them.
 """
 
 from collections.abc import Sequence
@@ -15,11 +16,23 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
+from pydantic_core import from_json, to_json
+
 from perdure._definitions.address import token_anew
-from perdure._ids import new_execution_id, new_incarnation
+from perdure._ids import new_execution_id, new_incarnation, step_key
 from perdure._kernel.event import event_of, told_apart
 from perdure._model.journal import FORKED, FORKS, MARKERS, WITHOUT_COMPENSATIONS, Entry, Kind
-from perdure._model.records import Commit, ExecutionId, History, Letter, MailKind, Record, Start
+from perdure._model.records import (
+    Commit,
+    ExecutionId,
+    History,
+    Letter,
+    MailKind,
+    Record,
+    Start,
+    message_name,
+    read_message_name,
+)
 from perdure._model.status import Status, is_final
 from perdure._model.store import Store
 from perdure._values.instant import Instant
@@ -29,6 +42,9 @@ from perdure.errors import ExecutionNotFoundError, UsageError
 # Mail that comes to the body again although it came later than the point that is gone back to: somebody was told that it
 # is there. What the engine wrote itself (children's ends, an interrupt) comes anew, if it comes.
 _KEPT = frozenset({MailKind.DEFERRED, MailKind.MESSAGE})
+
+# What a letter is known by, in a journal too: its kind, and what tells it apart.
+_Place = tuple[str, str]
 
 
 async def rewind(store: Store, execution_id: ExecutionId, to: int) -> None:
@@ -92,17 +108,11 @@ async def fork(
     record, history = await _read(store, execution_id)
     copied = _prefix(history, at, execution_id)
     read = _letters_of(copied)
-    # What its body has completed itself is not completed once more when that is replayed.
-    own = {
-        entry.name.removeprefix("into:")
-        for entry in copied
-        if entry.kind == Kind.ACT and entry.name.startswith("into:")
-    }
-    letters = [
-        letter
-        for letter in history.letters
-        if _place(letter) in read or (letter.kind == MailKind.DEFERRED and letter.name in own)
-    ]
+    # What its body has said to itself is not said once more when that is replayed.
+    lying = {_place(letter) for letter in history.letters}
+    own = {entry.seq: place for entry in copied if (place := _own_mail(entry, record, lying)) is not None}
+    along = read.union(own.values())
+    letters = [letter for letter in history.letters if _place(letter) in along]
     now = store.clock.now()
     start = replace(
         _next_life(record, now),
@@ -114,7 +124,7 @@ async def fork(
     when = _when(copied, record, store.clock.now())
     mark = FORKED if compensates else WITHOUT_COMPENSATIONS
     entries = [
-        *(_anew(entry, execution_id, start, keys) for entry in copied),
+        *(_anew(entry, execution_id, start, keys, own.get(entry.seq)) for entry in copied),
         Entry(len(copied) + 1, Kind.ACT, mark, 1, 0, b"", b"", when),
     ]
     return Commit(start.execution_id, start.incarnation, 0, 0, Status.PENDING, start, entries)
@@ -125,11 +135,35 @@ def _when(entries: Sequence[Entry], record: Record, now: Instant) -> Instant:
     return entries[-1].at if entries else record.began_at or now
 
 
-def _anew(entry: Entry, original: ExecutionId, start: Start, keys: TokenKeys | None) -> Entry:
-    """An entry of the original as the fork has it: what it gives out is its own."""
-    if entry.kind != Kind.TOKEN:
-        return entry
-    return entry._replace(exit=token_anew(entry.exit, original, start, keys))
+def _anew(entry: Entry, original: ExecutionId, start: Start, keys: TokenKeys | None, own: _Place | None) -> Entry:
+    """An entry of the original as the fork has it: what it gives out is its own, and so is `own`, what it sends itself."""
+    if entry.kind == Kind.TOKEN:
+        return entry._replace(exit=token_anew(entry.exit, original, start, keys))
+    if entry.kind == Kind.SENT and own is not None:
+        # As if it had been sent with that id: of a fork of this one nobody could tell it by its step.
+        kind, name = own
+        said = read_message_name(name)[1] if kind == Kind.MESSAGE else name
+        return entry._replace(input=to_json([start.execution_id, said, from_json(entry.input)[2]]))
+    return entry
+
+
+def _own_mail(entry: Entry, record: Record, lying: set[_Place]) -> _Place | None:
+    """The mail that an execution has given itself with this entry; None: none that lies in its mailbox."""
+    step, _, name = entry.name.partition(":")
+    if entry.kind == Kind.ACT and step == "into":
+        return Kind.DEFERRED, name
+    if entry.kind != Kind.SENT or step not in {"complete", "send"}:
+        return None
+    to, said, _ = from_json(entry.input)
+    if to != record.execution_id:
+        return None
+    if step == "complete":
+        return Kind.DEFERRED, name
+    if said is not None:
+        return Kind.MESSAGE, message_name(name, said)
+    # Known by the step that has sent it, which may have been an earlier life's: in the present one almost always.
+    steps = (step_key(to, life, entry.name, entry.input, entry.occurrence) for life in range(record.number, 0, -1))
+    return next((place for key in steps if (place := (Kind.MESSAGE, message_name(name, key))) in lying), None)
 
 
 def _is_fork(entry: Entry) -> bool:
@@ -177,11 +211,11 @@ def _prefix(history: History, to: Any, execution_id: ExecutionId) -> list[Entry]
     return [*kept, *(entry._replace(seq=seq) for seq, entry in enumerate(decided, to + 1))]
 
 
-def _letters_of(entries: Sequence[Entry]) -> set[tuple[str, str]]:
-    """The mail that stands in a part of a journal, by kind and what tells it apart."""
+def _letters_of(entries: Sequence[Entry]) -> set[_Place]:
+    """The mail that stands in a part of a journal."""
     return {(entry.kind, told_apart(entry)) for entry in entries}
 
 
-def _place(letter: Letter) -> tuple[str, str]:
+def _place(letter: Letter) -> _Place:
     event = event_of(letter)
     return event.kind, told_apart(event)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from perdure._definitions.activity import ActivityCall
 from perdure._definitions.host import Call
-from perdure._definitions.start import mismatch_of
+from perdure._definitions.start import verdict_on
 from perdure._engine.attempts import Attempt
 from perdure._ids import sender_of
 from perdure._kernel.event import Event
@@ -85,13 +85,18 @@ class Outgoing:
     # Mail ----------------------------------------------------------------------------------------
 
     def add_mail(self, acts: Acts, incarnation: bytes) -> Acts:
-        """Add what calls start, and the mail that they send; on a repeat it is known by the step that sends it (R42)."""
+        """Add the mail that calls send; on a repeat it is known by the step that sends it (R42).
+
+        And what they have started with an earlier commit, of whose answer nobody knows: it is started once, and only
+        looked at now.
+        """
+        started = set(acts.starts)
         for call in self.sending:
-            if call.start is not None:
-                acts.starts.append(call.start)
-                continue
-            assert call.mail is not None
-            acts.mail.append(call.mail._replace(sender=sender_of(incarnation, call.name, call.occurrence)))
+            if call.start is None:
+                assert call.mail is not None
+                acts.mail.append(call.mail._replace(sender=sender_of(incarnation, call.name, call.occurrence)))
+            elif call.start not in started:
+                acts.repeats.append(call.start)
         return acts
 
     def receipts(self, answer: Answer, now: Instant) -> Iterator[Event]:
@@ -100,11 +105,10 @@ class Outgoing:
         mail = sum(call.mail is not None for call in sent)
         receipts = iter(answer.receipts[len(answer.receipts) - mail :])
         for call in sent:
-            said = (
-                _start_said(call.start, answer)
-                if call.start is not None
-                else b'{"success":"%s"}' % next(receipts).encode()
-            )
+            if call.start is None:
+                said = b'{"success":"%s"}' % next(receipts).encode()
+            else:
+                said = _start_said(call.start, answer)
             yield Event(Kind.SENT, call.name, call.occurrence, 0, call.input, said, now)
 
     # Sorting -------------------------------------------------------------------------------------
@@ -169,9 +173,7 @@ def _same_step(one: Call, other: Call) -> bool:
 
 def _start_said(start: Start, answer: Answer) -> bytes:
     """How the call ends that has started this, or has met what is there."""
-    met = next((met for met in answer.met if met.start is start), None)
-    mismatch = None if met is None else mismatch_of(start, met.payload)
-    return b'{"success":null}' if mismatch is None else encode_outcome(mismatch)
+    return verdict_on(start, next((met.payload for met in answer.met if met.start is start), None))
 
 
 def _too_large(call: Call, limit: int, now: Instant) -> Event:

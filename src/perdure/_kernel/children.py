@@ -42,6 +42,11 @@ def fingerprint_of(entry: Entry) -> str:
     return from_json(entry.input)[2] if entry.input else ""
 
 
+def is_of(entry: Entry, call: Call) -> bool:
+    """Whether what that entry says is of this call."""
+    return bool(entry.input) and from_json(entry.input)[:2] == [call.name, call.occurrence]
+
+
 class Inherited:
     """The executions that a journal has started, by the calls that asked for them."""
 

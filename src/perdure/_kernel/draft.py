@@ -6,7 +6,9 @@ act goes with its marker: a marker that is recorded, or taken back, has nothing 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from perdure import _ids
 from perdure._kernel.event import Event
 from perdure._model.journal import ANSWERS, FORKS, MARKERS, Entry, Kind
 from perdure._model.records import Acts, Start
@@ -98,10 +100,28 @@ class Draft:
         wanted = start.execution_id.encode()
         return any(entry.input == wanted for entry in self.answers.get((Kind.START, start.workflow), ()))
 
+    def has_copied(self, start: Start, occurrence: int) -> bool:
+        """Whether the original of this fork has started an execution of that id, with the same call of its workflow."""
+        entry = self.marked(Kind.START, start.workflow, occurrence)
+        return entry is not None and entry.seq <= self.copied and entry.input == start.execution_id.encode()
+
+    def as_started(self, start: Start, occurrence: int) -> Start:
+        """What a start means whose call the journal has: with another payload it was other code's, and that one counts (R8)."""
+        entry, differing = self.marked(Kind.START, start.workflow, occurrence), start.differing
+        if entry is None or not entry.exit or entry.input != start.execution_id.encode() or differing is None:
+            return start
+        recorded = entry.exit.decode()
+
+        def differing_today(there: bytes) -> tuple[str, ...]:
+            return () if _ids.fingerprint(there) == recorded else differing(there)
+
+        return start if recorded == _ids.fingerprint(start.payload) else replace(start, differing=differing_today)
+
     def start(self, start: Start, occurrence: int) -> None:
         """Have an execution started, once, whatever is replayed (R42)."""
         if not self.has_started(start):
-            self.mark(Kind.START, start.workflow, occurrence, asked=start.execution_id.encode())
+            payload = _ids.fingerprint(start.payload).encode() if start.strict else b""
+            self.mark(Kind.START, start.workflow, occurrence, asked=start.execution_id.encode(), answer=payload)
             self.do(lambda acts: acts.starts.append(start))
 
     def marked(self, kind: Kind, name: str, occurrence: int) -> Entry | None:

@@ -228,8 +228,9 @@ class BodyHost:
     def start(self, start: Start, /) -> None:
         """Start an execution, detached, with this turn's commit (R42)."""
         if not self.closed:
-            self._customs.admit_start("start", start, done=self._draft.has_started(start))
-            self._draft.start(start, max(1, self.occurrences(Kind.START, start.workflow)))
+            occurrence = max(1, self.occurrences(Kind.START, start.workflow))
+            self._customs.admit_start("start", occurrence, start, done=self._draft.has_started(start))
+            self._draft.start(start, occurrence)
 
     def continue_as(self, start: Start, /) -> None:
         """End this life with what the body raises now, and begin the next one (R37).
@@ -244,7 +245,7 @@ class BodyHost:
                 "this life, and the next one would know nothing of them. Finish what they are for first, in a child execution for example."
             )
         if not self.closed:
-            self._customs.admit_start("continue_as_new", start)
+            self._customs.admit_start("continue_as_new", self.occurrence(Kind.ACT, "continue_as_new"), start)
         self.next = start
 
     # What it does to others, and shows -------------------------------------------------------------
@@ -266,7 +267,7 @@ class BodyHost:
             return
         occurrence = self.occurrence(Kind.ACT, name)
         if said and self._draft.marked(Kind.ACT, name, occurrence) is None:
-            self._customs.admit(name, said, f"What {name!r} says")
+            self._customs.admit(name, occurrence, said, f"What {name!r} says")
         self._draft.act(name, occurrence, perform)
 
     # Races and the stack ---------------------------------------------------------------------------
@@ -341,7 +342,12 @@ class BodyHost:
             self._recall_due(call)
         elif kind is Kind.SENT:
             if call.start is not None:
-                self._begin(call, call.start)
+                self.start(call.start)
+                occurrence = self.occurrences(Kind.START, call.start.workflow)
+                call.start = self._draft.as_started(call.start, occurrence)
+                if self._draft.has_copied(call.start, occurrence):
+                    # With another payload, maybe: a fork is not compared with that (R49).
+                    call.start = replace(call.start, strict=False, differing=None)
             if not self.replaying:
                 self.outbox.append(call)
         elif self._find(call):
@@ -355,10 +361,10 @@ class BodyHost:
         """Look whether what a call waits for has come already; if so it is given to it as an event of its own."""
         entry = self._steps.take_message(call.name) if call.kind is Kind.MESSAGE else self._steps.shared(call)
         if call.kind is Kind.CHILD:
-            if entry is None:
-                self._join(call)
             if self.agreements is None:
                 self.agreements = Agreements(self._draft, self._steps)
+            if entry is None:
+                self._join(call, self.agreements)
             entry = self.agreements.answer(call, entry)
         if entry is not None:
             self._steps.add(call)
@@ -366,29 +372,21 @@ class BodyHost:
             return True
         return False
 
-    def _join(self, call: Call) -> None:
+    def _join(self, call: Call, agreements: Agreements) -> None:
         """Have a child started, or joined; once, whoever else in this body waits for it, until all of them have left it."""
         start = call.start
         assert start is not None
         times_left = self._times_left(start.execution_id)
         name = act_of(start.execution_id)
-        self._customs.admit_start("child", start, done=(Kind.ACT, name) in self._draft.answers)
+        self._customs.admit_start("child", call.occurrence, start, done=(Kind.ACT, name) in self._draft.answers)
         self._steps.leaving.pop(call.input, None)
+        if agreements.is_copied(start):
+            start = replace(start, strict=False, differing=None)
 
         def perform(acts: Acts) -> None:
             (acts.rejoins if times_left else acts.children).append(start)
 
         self._draft.act(name, times_left + 1, perform, asked_of(call))
-
-    def _begin(self, call: Call, start: Start) -> None:
-        """Have an execution started whose starter hears what has become of that; asked again, it only hears (R42)."""
-        started = self._draft.has_started(start)
-        self._customs.admit_start("start", start, done=started)
-        if started:
-            call.start = replace(start, restarts=False)
-        else:
-            occurrence = max(1, self.occurrences(Kind.START, start.workflow))
-            self._draft.mark(Kind.START, start.workflow, occurrence, asked=start.execution_id.encode())
 
     def _times_left(self, child_id: ExecutionId) -> int:
         return self.occurrences(Kind.ACT, f"leave:{child_id}")

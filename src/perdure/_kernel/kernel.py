@@ -23,7 +23,7 @@ from pydantic_core import from_json, to_json
 
 from perdure._definitions.clock import TimerCall
 from perdure._definitions.host import Call
-from perdure._kernel.agreement import verdict_on
+from perdure._definitions.start import verdict_on
 from perdure._kernel.children import Inherited
 from perdure._kernel.divergence import divergence_error
 from perdure._kernel.draft import Draft
@@ -189,10 +189,11 @@ class Kernel:
     def read(self, letter: Letter) -> bool:
         """Feed mail. False: it means nothing to the body (any more), or was fed before, and is not recorded."""
         event = event_of(letter)
-        if self._host.put_away or not self._lifts(event):
-            return False
         told = (event.kind, told_apart(event))
+        # First of all: what was decided about an earlier hold would lift the one of now when it is read once more.
         if told in self._read:
+            return False
+        if self._host.put_away or not self._lifts(event):
             return False
         self._read.add(told)
         event = self._addressed(event)
@@ -237,7 +238,8 @@ class Kernel:
             case Kind.PAYLOAD:
                 agreements = self._host.agreements
                 call = None if agreements is None else agreements.asked_by(event.name)
-                return None if call is None else event._replace(exit=verdict_on(call, event.exit))
+                start = None if call is None else call.start
+                return None if start is None else event._replace(exit=verdict_on(start, event.exit))
             case Kind.MESSAGE:
                 return event._replace(occurrence=self._host.occurrence(Kind.MESSAGE, event.name))
             case Kind.INTERRUPT:

@@ -124,7 +124,7 @@ class JournalEntry:
         seq: Its place, from 1.
         kind: What was asked: "activity", "timer", "deferred", "child", "message" and others.
         name: The name of what was asked.
-        occurrence: Which call of that name it answers, from 0.
+        occurrence: Which call of that kind and name it answers, from 1.
         attempt: Which try of an activity, from 1; 0 where there are no attempts.
         input: What was asked, as plain JSON.
         exit: How it ended; None where there is nothing to tell.

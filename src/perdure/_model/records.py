@@ -65,6 +65,8 @@ class Acts:
 
     # Executions that its body started, detached (R42); they are born PENDING.
     starts: list[Start] = field(default_factory=list["Start"])
+    # Executions that it has started like that before: nothing begins, and one with another payload is in `Answer.met`.
+    repeats: list[Start] = field(default_factory=list["Start"])
     # Executions that it waits for (R31): born PENDING, or joined. Their exit comes as mail of the kind CHILD, once for
     # each id in one life of the waiter.
     children: list[Start] = field(default_factory=list["Start"])
@@ -152,7 +154,7 @@ class Answer(NamedTuple):
     stirs: bool = False
     # What became of `acts.mail`, in its order, where the verdict is STARTED, GRANTED or STAYS.
     receipts: tuple["Receipt", ...] = ()
-    # Of its starts, children and rejoins, where the verdict is one of these: those that met another payload.
+    # Of its starts, repeats, children and rejoins, where the verdict is one of these: those that met another payload.
     met: tuple[Met, ...] = ()
 
 
@@ -200,15 +202,23 @@ class MailKind(StrEnum):
     PAYLOAD = (
         "payload"  # what an execution was begun with that it has asked for with another payload; see `payload_name`
     )
-    SKIP = "skip"  # the compensation that holds it is to be passed over; the name is the fence at which it was
+    SKIP = "skip"  # the compensation that holds it is to be passed over; the name is of `hold_name`
     # The store's own, in the child's mailbox, with number 0: no kernel is fed them, and they may be changed.
     WAITER = "waiter"  # who waits for this execution; the name is the waiter's id, the exit its incarnation
     LEFT = "left"  # that waiter does not want it any more, but is told of its end
 
 
 # Whoever interrupts gives no name, and a deadline this one: of each an execution has one (R29, R44). What comes when it is
-# held, after its body has been told of all there was, gets a name of its own from the store: `held/{fence}` (R36).
+# held, after its body has been told of all there was, gets a name of its own from the store, that of `hold_name` (R36).
 DEADLINE_NAME: Final = "deadline"
+
+
+def hold_name(wake: int) -> str:
+    """The name of a letter that ends one hold, and means no other; `wake` is its own number.
+
+    Not of the fence: a fork has copies of letters that ended holds of its original, and its fence begins anew.
+    """
+    return f"held/{wake}"
 
 
 def payload_name(start: Start) -> str:

@@ -132,15 +132,17 @@ class Store(Protocol):
         nothing twice, and mail with a sender has the same receipts; an APPLIED commit gives none.
 
         `acts.starts`: each is born PENDING, or SUSPENDED until it is due; one that exists already is left alone,
-        unless it `restarts`. `acts.children`: each is born like that, or found; either way this execution is written
-        down as one who waits for it (mail WAITER to the child; it wakes nobody, and counts again if it had LEFT). One
-        that has ended already sends its exit at once. A child that `restarts` is restarted if it did not succeed,
-        unless this life has been told of its end already: a mailbox has one letter of the kind CHILD for each id.
+        unless it `restarts`. `acts.repeats`: nothing begins, and nothing restarts. `acts.children`: each is born like
+        a start, or found; either way this execution is written down as one who waits for it (mail WAITER to the child;
+        it wakes nobody, and counts again if it had LEFT). One that has ended already sends its exit at once. A child
+        that `restarts` is restarted if it did not succeed, unless this life has been told of its end already: a mailbox
+        has one letter of the kind CHILD for each id.
         `acts.leaves`: this execution does not want that child any more (mail LEFT). If it is the child's parent and
         nobody else waits, the child is interrupted, unless it has had an INTERRUPT or its deadline has passed; a held
         one in any case. Else, or if that child is held and not moved by this, mail FREED comes to this execution. It
-        is told of the child's end all the same. One that has ended, or for which it does not wait, is left alone. `acts.rejoins` are `children` once more, behind them.
-        Nobody waits whose life is over: who has ended, or has another incarnation than when it asked.
+        is told of the child's end all the same. One that has ended, or for which it does not wait, is left alone.
+        `acts.rejoins` are `children` once more, behind them. Nobody waits whose life is over: who has ended, or has
+        another incarnation than when it asked.
         Of the starts among these, each that finds an execution whose payload is another one is in the answer's `met`, with
         that payload: other bytes, also than those of every life that has gone before. A child that is `strict` does not
         join such an execution; mail PAYLOAD comes to this one instead, with that payload and the name `payload_name`.
@@ -153,8 +155,8 @@ class Store(Protocol):
         in its place, PENDING, its number and its fence one higher, its crashes 0. Who waits for the execution goes over
         to it, and so do `acts.mail` to itself (where a letter of that kind and name lies there already, that letter)
         and all letters above `seen` of the kinds MESSAGE, DEFERRED and INTERRUPT, but not of a deadline, which the next
-        life has for itself; each keeps its number. Key, parent,
-        priority, attributes and `created_at` stay; what was published does not.
+        life has for itself; each keeps its number. Key, parent, priority, attributes and `created_at` stay; what was
+        published does not.
 
         A finished commit clears `wake_at`, sets `finished_at`, and no owner is left. A commit with
         `calm` sets `crashes` to 0. Releasing to PENDING makes it ready at once.
@@ -195,7 +197,7 @@ class Store(Protocol):
         else FAILED; who waits for it is told. A held one becomes PENDING with it, its crashes forgiven; if it is held
         with FAILURE or DEFECT, the letter's exit is that cause instead of the mail's. Held with COMPENSATION it stays:
         the letter only waits. A second one is IGNORED, and moves nobody but a held execution: if the journal of that has
-        an INTERRUPT for each that its mailbox has, it is stored as `held/{fence}`; else what lies there is enough.
+        an INTERRUPT for each that its mailbox has, it is stored under its `hold_name`; else what lies there is enough.
         """
         ...
 
@@ -236,8 +238,7 @@ class Store(Protocol):
     async def resume(self, execution_id: ExecutionId, /, *, skip: bool = False) -> Record | None:
         """Make a held execution PENDING; every other is left as it is. None: there is no such execution.
 
-        With `skip`, one that is held by a compensation gets mail SKIP in the same transaction, each time under another
-        name.
+        With `skip`, one that is held by a compensation gets mail SKIP in the same transaction, under its `hold_name`.
 
         Returns:
             The execution as it stood before.

@@ -4,15 +4,17 @@ It may ask for more, or for less. What must not be is what would hold an executi
 second time under another name.
 """
 
+import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, Self
 
 from perdure._model.journal import Entry, Kind
-from perdure._model.status import Status, is_final
+from perdure._model.status import Held, Status, is_final
 from perdure.errors import NonDeterminismError
 from perdure.testing._rerun import Disagreement, Implementation, Recording, ReplayKernel, begun, other_end
-from perdure.testing._trial import CHILD_BEGUN, WORLDS, TrialKernel, trial
+from perdure.testing._trial import CHILD_BEGUN, WORLDS, StandIn, TrialKernel, trial
 
 # Beginnings of one journal that are tried, to see what is asked for there.
 MOST_BEGINNINGS: Final = 20
@@ -63,6 +65,9 @@ def _other_steps(
         first = trials.whole[0]
         if not first.made_up and first.trouble is not None and isinstance(first.trouble.error, NonDeterminismError):
             return [Change("diverges", Disagreement.of_error(first.trouble.error))]
+        # What is asked for behind a wait may take a record that its types cannot read: by `formerly`, most of all.
+        if not first.made_up and first.trouble is not None and first.trouble.held is Held.UNREADABLE:
+            return [Change("unreadable", told) for told in [first.unreadable()] if told is not None]
         unasked: list[Change] = []
         for entry, fresh in trials.unasked(removed):
             if (told := _stand_in(entry, fresh)) is not None:
@@ -73,16 +78,37 @@ def _other_steps(
         return found if first.made_up else [*found, *_ended_otherwise(first, recording, implementation)]
 
 
-def _stand_in(entry: Entry, fresh: list[Disagreement]) -> Disagreement | None:
-    """The new step of its kind that a record may be meant for; of waits without a name, one of its sort.
+def _stand_in(entry: Entry, fresh: list[StandIn]) -> Disagreement | None:
+    """The new step of its kind that a record may be meant for: of waits without a name one of its sort, else one of its input.
 
     None for what is shown or done to an execution that is there: it is not the same under another name.
     """
     kind = Kind.CHILD if entry.name.startswith(CHILD_BEGUN) else entry.kind
-    alike = [told for told in fresh if told.step.startswith(f"{kind}/") and kind != Kind.ACT]
+    alike = [
+        told
+        for told, is_guessed in fresh
+        if told.step.startswith(f"{kind}/") and kind != Kind.ACT
+        if is_guessed or kind != Kind.ACTIVITY or _keeps_input(entry, told)
+    ]
     sort, colon, _ = entry.name.partition(":")
     same = [told for told in alike if colon and told.step.startswith(f"{entry.kind}/{sort}:")]
-    return next(iter([*same, *alike]), None)
+    exact = [told for told in alike if (told.asked_input or "").encode() == entry.input]
+    return next(iter([*same, *exact, *alike]), None)
+
+
+def _keeps_input(entry: Entry, told: Disagreement) -> bool:
+    """Whether a new activity is asked with what a recorded one was asked with, more or less.
+
+    Who gives a step another name may name its arguments anew, and add one or leave one out.
+    """
+    try:
+        recorded, asked = (json.loads(each) for each in (entry.input, told.asked_input or ""))
+        recorded, asked = (
+            Counter(json.dumps(value, sort_keys=True) for value in each.values()) for each in (recorded, asked)
+        )
+    except (ValueError, AttributeError):
+        return True
+    return recorded <= asked or asked <= recorded
 
 
 def _unasked(entry: Entry) -> Disagreement:
@@ -113,12 +139,11 @@ class _Trials:
             kernel.close()
 
     @property
-    def _fresh(self) -> list[Disagreement]:
-        """New steps, of a trial that proves something if there is one."""
-        proving = next((kernel for kernel in self.whole if kernel.proves), self.whole[0])
-        return [*proving.fresh.values(), *proving.new_deeds()]
+    def _fresh(self) -> list[StandIn]:
+        """New steps that a record may be meant for, of a trial that proves something if there is one."""
+        return next((kernel for kernel in self.whole if kernel.proves), self.whole[0]).stand_ins()
 
-    def unasked(self, removed: frozenset[str]) -> Iterator[tuple[Entry, list[Disagreement]]]:
+    def unasked(self, removed: frozenset[str]) -> Iterator[tuple[Entry, list[StandIn]]]:
         """Records that the code does not ask for, whatever what is new answers, in the journal's order.
 
         Each with the new steps that it may be meant for: those of the whole journal, and those that are asked for when
@@ -135,14 +160,14 @@ class _Trials:
         if self.whole[0].fresh and left[-1] is not self._recording.entries[-1]:
             asked |= self._asked_up_to(left[-1], left)[0]
         for number, entry in enumerate(left):
-            beside: list[Disagreement] = []
+            beside: list[StandIn] = []
             if entry.seq not in asked and number < MOST_BEGINNINGS:
                 found, beside = self._asked_up_to(entry, left)
                 asked |= found
             if entry.seq not in asked:
                 yield entry, [*self._fresh, *beside]
 
-    def _asked_up_to(self, last: Entry, left: list[Entry]) -> tuple[set[int], list[Disagreement]]:
+    def _asked_up_to(self, last: Entry, left: list[Entry]) -> tuple[set[int], list[StandIn]]:
         """What the code asks for of what is left, in an execution that has only come as far as one of them; what is new.
 
         A whole journal gives a task that is late all that it waits for at once, and the body ends before another one
@@ -152,7 +177,7 @@ class _Trials:
         within = [entry for entry in left if entry.seq <= last.seq]
         kernels = self._worlds(beginning)
         # Timers apart: of those that were set just then most were given up, by the code that was recorded as well.
-        new = [told for told in kernels[0].fresh.values() if not told.step.startswith(f"{Kind.TIMER}/")]
+        new = [each for each in kernels[0].early() if not each.told.step.startswith(f"{Kind.TIMER}/")]
         return set[int]().union(*(kernel.asked_for(within) for kernel in kernels)), new
 
     def _worlds(self, history: list[Entry]) -> list[TrialKernel]:
@@ -201,9 +226,10 @@ def _advice(entry: Entry, name: str) -> str:
             f" removed=({entry.name!r},)."
         )
     return (
-        f"Renamed: say formerly=({entry.name!r},) on the new one. Two different steps: put the change behind"
-        f" `patched(...)`, or say here what is meant: removed=({entry.name!r},) where the old one is left out,"
-        f" new={{{name!r}: <an answer>}} where the old one is still asked for behind the new one."
+        f"If {name!r} is {entry.name!r} under another name: say formerly=({entry.name!r},) on it. It then has the result"
+        f" that is recorded for {entry.name!r}, and is not called. If it is another step, never say so: it would be left"
+        f" out. Where {entry.name!r} was removed, say here removed=({entry.name!r},); where it is still asked for behind"
+        f" the new one, new={{{name!r}: <an answer>}}; or put the change behind `patched(...)`."
     )
 
 

@@ -151,6 +151,8 @@ class Pacer:
             stirs = self._stirs
             due = await self._next_due()
             if due is None:
+                # It may be for ever: a workflow that nobody has registered is said now, not after a time that never passes.
+                self._clock.look_now()
                 return
             # While the store was asked, somebody may have asked for something, or set an earlier alarm.
             if await self._may_skip() and stirs == self._stirs:

@@ -16,9 +16,11 @@ from perdure._definitions.workflow import WorkflowImplementation
 from perdure._facade import WorkflowEngine
 from perdure._model.journal import Entry
 from perdure._model.records import Record
+from perdure._values.token import TokenKeys
 from perdure.errors import NonDeterminismError, UsageError
 from perdure.testing._change import Change, changes
 from perdure.testing._rerun import Implementation, Recording, journal_of
+from perdure.testing._signer import TokenSecret, signing
 from perdure.testing.transfer import read_export
 
 # What must not be; the others may be meant.
@@ -121,12 +123,13 @@ async def replay_check(
     new: Mapping[str, Any] | None = None,
     removed: Iterable[str] = (),
     strict: bool = False,
+    token_secret: TokenSecret | None = None,
 ) -> ReplayReport:
     """Run today's code against recorded executions: what would become of them if it were released now?
 
     It fails where an execution, as it stands or at any earlier point, would be held (R8), where today's types cannot read
-    what is recorded, and where a recorded step is left out while a new one of its kind is asked for: under another
-    name it would be done again. What may well be meant is only told: new steps, steps that are left out, another end.
+    what is recorded, and where a recorded step is left out while a new one of its kind is asked for in its place: under
+    another name it would be done again. What may well be meant is only told: new steps, steps that are left out, another end.
 
     New timers fire and new activities answer, to see what is asked for behind them: what `new` says, nothing where that
     is their type, else values that are made up. A recorded step counts as left out when it is asked for with none of
@@ -142,10 +145,11 @@ async def replay_check(
         new: What new activities would answer, by name: `new={"check_stock": True}`. Of those nothing is made up.
         removed: Names of steps that are left out on purpose.
         strict: Fail with every difference, as for a change that should change nothing.
+        token_secret: What new tokens are signed with, as in the options of an engine; of an open engine its own.
 
     Raises:
         ReplayCheckFailed: With the first difference, file and line; all of them are in its `report`.
-        UsageError: There is nothing to replay.
+        UsageError: There is nothing to replay, or the secret is none.
         TransferError: A file is no export.
 
     Example:
@@ -162,6 +166,9 @@ async def replay_check(
         1 executions with 0 entries replayed: no difference
     """
     bodies = {one.name: cast("Implementation", one) for one in workflows if isinstance(one, WorkflowImplementation)}
+    keys = TokenKeys(token_secret) if token_secret is not None else None
+    if keys is None and isinstance(journals, WorkflowEngine):
+        keys = journals.token_keys
     report = ReplayReport()
     meant = frozenset(removed)
     first: tuple[Change, str] | None = None
@@ -172,7 +179,9 @@ async def replay_check(
             continue
         report.replayed += 1
         report.entries += len(entries)
-        for change in changes(Recording.of(record, entries), body, new or {}, meant):
+        with signing(keys):
+            found = changes(Recording.of(record, entries), body, new or {}, meant)
+        for change in found:
             fails = strict or change.sort in _FATAL
             report.differences.append(_difference(record, change, fails=fails))
             first = first or ((change, record.execution_id) if fails else None)

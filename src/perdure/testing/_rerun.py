@@ -28,6 +28,7 @@ from perdure._model.records import Record
 from perdure._model.status import Status, is_final
 from perdure._values.instant import Instant
 from perdure.errors import NonDeterminismError
+from perdure.testing._signer import with_keys
 
 # Of a journal without its engine: what an engine allows that is told nothing.
 _PAYLOAD_LIMIT: Final = Settings().payload_limit
@@ -274,7 +275,7 @@ def is_done_to_others(entry: Entry) -> bool:
 def begun(recording: Recording, history: list[Entry], implementation: Implementation) -> ReplayKernel:
     """A kernel that has been fed a recorded journal; to be closed."""
     kernel = ReplayKernel(recording, history, implementation)
-    kernel.begin(lambda: implementation.make_body(recording.payload, recording.execution_id), history)
+    kernel.begin(with_keys(lambda: implementation.make_body(recording.payload, recording.execution_id)), history)
     return kernel
 
 

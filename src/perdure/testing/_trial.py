@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from perdure._definitions.activity import ActivityCall
 from perdure._definitions.clock import TimerCall
@@ -32,6 +32,7 @@ from perdure.testing._rerun import (
     definition_of,
     is_done_to_others,
 )
+from perdure.testing._signer import with_keys
 
 # Steps that are given in one trial: a body that asks for new ones without end has to come to one here.
 MOST_GIVEN: Final = 1_000
@@ -48,6 +49,14 @@ _LEFT: Final = "leave:"
 _Place = tuple[str, str, int]  # kind, name, occurrence
 
 
+class StandIn(NamedTuple):
+    """A new step that a record may be meant for."""
+
+    told: Disagreement
+    # Whether what it is asked with proves nothing: something was made up before.
+    is_guessed: bool
+
+
 class TrialKernel(ReplayKernel):
     """A kernel that gives its body what is not recorded.
 
@@ -56,11 +65,13 @@ class TrialKernel(ReplayKernel):
         notes: Where it has made its calls, and done what is not waited for.
         made_up: Whether a value was made up.
         stuck: Whether a new step is left that nobody can answer.
+        still_to_come: Those of the new steps that are asked for behind what it waits for now.
+        guessed: Those that were asked for when something had been made up already, which may be in their input.
     """
 
     __slots__ = (
-        "_ahead", "_begun", "_done_before", "_history", "_implementation", "_known", "_last_seq", "_new", "_recording", "_rests",
-        "_world", "_written", "fresh", "made_up", "notes", "stuck",
+        "_ahead", "_begun", "_done_before", "_history", "_implementation", "_known", "_last_seq", "_new", "_passed_at",
+        "_recording", "_rests", "_world", "_written", "fresh", "guessed", "made_up", "notes", "still_to_come", "stuck",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +83,10 @@ class TrialKernel(ReplayKernel):
         world: int = 0,
     ) -> None:
         self.fresh: dict[_Place, Disagreement] = {}
+        self.still_to_come: set[_Place] = set()
+        self.guessed: set[_Place] = set()
+        # Behind which entry it has come past what it waits for now, with nothing new beside it; None: it has not.
+        self._passed_at: int | None = None
         self.notes = Notes()
         self.made_up = self.stuck = False
         self._recording = recording
@@ -108,7 +123,7 @@ class TrialKernel(ReplayKernel):
             be_noted(self._host, self._draft, self.notes)
             return implementation.make_body(recording.payload, recording.execution_id)
 
-        self.begin(make_body, self._history)
+        self.begin(with_keys(make_body), self._history)
         self._go_on()
 
     def unasked(self) -> list[Entry]:
@@ -136,14 +151,37 @@ class TrialKernel(ReplayKernel):
         self._written += self.take_written()[0]
         return [entry for entry in self._written if is_done_to_others(entry) or entry.kind == Kind.TOKEN]
 
-    def new_deeds(self) -> list[Disagreement]:
-        """What it does to others and has not done: it is done with a turn, so what is not recorded was not done."""
+    def stand_ins(self) -> list[StandIn]:
+        """The new steps that may be recorded ones under another name, and what it does to others."""
+        return [*self.early(), *(StandIn(told, is_guessed=True) for told in self.new_deeds(self._passed_at))]
+
+    def early(self) -> list[StandIn]:
+        """The new steps without those that are still to come.
+
+        What is asked for only behind the very wait in which the execution stands is no recorded step under another name:
+        that wait is asked for as before, so whatever stood in front of it has been passed, and yesterday's code had not
+        come further.
+        """
+        return [
+            StandIn(told, is_guessed=place in self.guessed)
+            for place, told in self.fresh.items()
+            if place not in self.still_to_come
+        ]
+
+    def new_deeds(self, until: int | None = None) -> list[Disagreement]:
+        """What it does to others and has not done: it is done with a turn, so what is not recorded was not done.
+
+        Args:
+            until: Only what is done up to this entry.
+        """
         before = Counter(deed(entry) for entry in self._recording.entries)
         rests = self._rests or is_final(Status(self._recording.status))
         found: list[Disagreement] = []
         for entry in self._deeds():
             before[deed(entry)] -= 1
             where, after = self.notes.done.get(entry.seq, Done("", self._last_seq))
+            if until is not None and after > until:
+                continue
             # What follows the last entry may be on its way, where nothing says that it has come to rest.
             if before[deed(entry)] < 0 and (rests or after < self._last_seq):
                 found += self._told(entry, where or definition_of(self._implementation))
@@ -258,9 +296,18 @@ class TrialKernel(ReplayKernel):
             if not left or self.ended or self.trouble is not None:
                 return
             event = self._next()
+            if event is not None and self._passed_at is None and self._is_alone(event):
+                self._passed_at = self._draft.fed_seq
             if event is None or not self.deliver(event):
                 break
         self.stuck = any(not self._is_known(call) for call in self.steps.waiting.values())
+
+    def _is_alone(self, event: Event) -> bool:
+        """Whether an event is what it waits for now, and nothing new is asked for beside that: then what comes is later."""
+        waiting = self.steps.waiting
+        call = waiting[event.kind, event.name, event.occurrence]
+        is_waited_for = self._rests and (call.kind, call.name) in self._known and not self._recorded(call)
+        return is_waited_for and all(self._is_known(other) for other in waiting.values())
 
     def _note_compensations(self) -> None:
         for name in self.compensations():
@@ -286,6 +333,10 @@ class TrialKernel(ReplayKernel):
         place = (call.kind, call.name, call.occurrence)
         if place not in self.fresh:
             where = self.notes.made.get(place) or self.place(call)
+            if self._passed_at is not None:
+                self.still_to_come.add(place)
+            if self.made_up:
+                self.guessed.add(place)
             self.fresh[place] = _told_new(call.kind, call.name, call.occurrence, call.input, where)
 
     def _done(self, call: Call) -> Event | None:

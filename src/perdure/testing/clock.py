@@ -85,6 +85,8 @@ class VirtualClock(ManualClock):
     def __init__(self, now: datetime | Instant = SOME_DAY) -> None:
         super().__init__(from_datetime(now) if isinstance(now, datetime) else now)
         self._rounds = _Queue()
+        # Those after which an engine says that nobody has registered what somebody waits for.
+        self._looks = _Queue()
         # Told of each alarm that means something: something may have come to rest.
         self.listener: Callable[[], object] | None = None
 
@@ -97,11 +99,19 @@ class VirtualClock(ManualClock):
         """Let time pass; a negative number sets the clock back, as an operator may."""
         super().advance(milliseconds)
         self._rounds.ring(self._now)
+        self._looks.ring(self._now)
+
+    def look_now(self) -> None:
+        """Have engines look now whether what somebody waits for is registered: no time will pass by itself any more."""
+        while (due := self._looks.earliest()) is not None:
+            self._looks.ring(due)
 
     def call_at(self, when: Instant, callback: Callable[[], object], /) -> Alarm:
         """Call `callback` on the running event loop once `now()` has reached `when`, never before."""
-        if _only_looks(callback):
-            return self._set(self._rounds, when, callback)
+        owner = getattr(getattr(callback, "func", callback), "__self__", None)
+        # An engine that only looks around, and would find nothing at that time either.
+        if isinstance(owner, Wakes | Results):
+            return self._set(self._rounds if isinstance(owner, Wakes) else self._looks, when, callback)
         alarm = super().call_at(when, callback)
         if self.listener is not None:
             self.listener()
@@ -109,17 +119,12 @@ class VirtualClock(ManualClock):
 
     def next_alarm(self) -> Instant | None:
         """When the earliest alarm is to come; None when none is set."""
-        return min((due for due in (self._alarms.earliest(), self._rounds.earliest()) if due is not None), default=None)
+        queues = (self._alarms, self._rounds, self._looks)
+        return min((due for queue in queues if (due := queue.earliest()) is not None), default=None)
 
     def next_event(self) -> Instant | None:
         """When the earliest alarm is to come that means something; None when none is set."""
         return self._alarms.earliest()
-
-
-def _only_looks(callback: Callable[[], object]) -> bool:
-    """Whether an alarm is for an engine that only looks around, and would find nothing at that time either."""
-    function = getattr(callback, "func", callback)
-    return isinstance(getattr(function, "__self__", None), Wakes | Results)
 
 
 class _Queue:

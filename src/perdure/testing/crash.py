@@ -15,6 +15,7 @@ from perdure._definitions.registration import Registration
 from perdure._definitions.workflow import Workflow, WorkflowImplementation
 from perdure._failpoints import POINTS
 from perdure.errors import UsageError
+from perdure.testing._signer import TokenSecret
 from perdure.testing._simulation import SimulatedRun, Simulation
 from perdure.testing._simulation.account import Account, told_of
 from perdure.testing._simulation.case import Case, Fault
@@ -88,6 +89,7 @@ def crash_everywhere(
     also: Sequence[Registration] = (),
     points: Iterable[str] | None = None,
     at: str | None = None,
+    token_secret: TokenSecret | None = None,
 ) -> Simulation:
     """Run a workflow once for every commit and every line around it that matters, killed there, and check every run.
 
@@ -107,13 +109,14 @@ def crash_everywhere(
         also: More workflows, which this one starts.
         points: Crash at these failpoints only, as in `{"commit.after", "effect.after"}`.
         at: The place of a failed run, to repeat that one.
+        token_secret: What tokens are signed with, as in the options of an engine; None: they are not signed.
 
     Returns:
         What was simulated; `ended_at` has how often a process ended at each failpoint.
 
     Raises:
         SimulationFailed: A run went wrong; the message says what, and has the line that repeats it.
-        UsageError: The workflow has no body, or there is no such failpoint or place.
+        UsageError: The workflow has no body, there is no such failpoint or place, or the secret is none.
 
     Example:
         >>> from perdure import activity, idempotency_key, workflow
@@ -136,7 +139,11 @@ def crash_everywhere(
         raise UsageError(f"{workflow!r} has no body. Crash its implementation (`@Contract.implement`).")
     wanted = _checked(points)
     simulation = Simulation()
-    plan = Plan(registrations=[workflow, *also], commissions=[Commission(workflow=workflow, args=payload)])
+    plan = Plan(
+        registrations=[workflow, *also],
+        commissions=[Commission(workflow=workflow, args=payload)],
+        token_secret=token_secret,
+    )
 
     def run(place: _Place | None) -> list[_Place]:
         """Run it once; the places that were passed."""

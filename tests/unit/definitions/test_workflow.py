@@ -83,6 +83,24 @@ def test_a_decorated_body_keeps_its_docstring_and_its_signature():
     assert process_order.__wrapped__.__name__ == "process_order"
 
 
+def test_a_workflow_that_is_called_like_its_function_says_what_to_write():
+    """Nobody forgets it twice; and it is no function to whatever wants one."""
+    for called in (process_order, Workflow.make("Pay", payload=Order)):
+        with pytest.raises(UsageError, match=r"is not called: `await wf\.execute\(\.\.\.\)`"):
+            called(ORDER)  # type: ignore[operator]  # pyright: ignore[reportCallIssue]
+    for wants in (
+        activity,
+        lambda given: workflow(idempotency_key=given)(add_up),
+        Workflow.make("Pay", payload=Order).implement,
+    ):
+        with pytest.raises(DefinitionError, match=r"function|workflow already"):
+            wants(process_order)
+
+
+async def add_up(day: str) -> int:
+    return len(day)
+
+
 def test_only_an_implemented_workflow_is_a_registration():
     contract = Workflow.make("Pay", payload=Order)
 

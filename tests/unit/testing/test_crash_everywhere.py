@@ -195,6 +195,19 @@ def test_delivered_at_most_once_it_never_happens_twice() -> None:
     assert results == {"charged", "nobody knows"}
 
 
+def test_tokens_that_expire_are_signed_with_a_secret() -> None:
+    """R19: by the process that dies and by the next one."""
+    approval = DurableDeferred.make("approval", success=str)
+
+    @workflow(idempotency_key=lambda order: order)
+    async def asks(order: str) -> str:
+        await approval.succeed(approval.token(expires_in="3 days"), order)
+        return await approval
+
+    done = crash_everywhere(asks, "17", check=lambda run: run.result == "17", token_secret="a secret of the tests")
+    assert done.faults["crash"] == done.runs - 1
+
+
 def test_a_run_without_a_crash_that_is_wrong_is_said_first() -> None:
     with pytest.raises(SimulationFailed, match="The run without a crash went wrong") as failed:
         crash_everywhere(one_step, "17", check=lambda _: False, setup=gateway.forget)

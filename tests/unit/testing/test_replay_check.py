@@ -809,6 +809,181 @@ def test_a_renamed_step_fails_for_one_that_is_asleep_behind_it(run: Run) -> None
     assert "recorded: activity 'reserve'" in str(failed(run, renamed_first, days=1))
 
 
+@order_workflow
+async def audited(order: str) -> str:
+    await tell(order)
+    await log(order)
+    await sleep("10 days", name="window")
+    return await charge(order, 3)
+
+
+@pytest.mark.parametrize("days", [None, 1], ids=["ended", "asleep"])
+def test_a_step_that_is_removed_is_none_that_is_still_to_come(run: Run, days: int | None) -> None:
+    """R8: what comes behind the wait in which it sleeps was not asked for by yesterday's code either, and is not redone."""
+
+    @order_workflow
+    async def unaudited(order: str) -> str:
+        await tell(order)
+        await sleep("10 days", name="window")
+        return await charge(order, 3)
+
+    assert sorts(checked(run, unaudited, recorded=audited, days=days)) == (
+        ["unasked"] if days is None else ["new", "unasked"]
+    )
+
+
+def test_what_is_done_to_others_behind_its_wait_is_none_that_was_done(run: Run) -> None:
+    """The same for executions that are started: one is not begun any more, and another one is still to come."""
+
+    @order_workflow
+    async def sends(order: str) -> str:
+        await letter.start(order)
+        await sleep("10 days", name="window")
+        await parcel.start(order)
+        return order
+
+    @order_workflow
+    async def sends_later(order: str) -> str:
+        await sleep("10 days", name="window")
+        await parcel.start(order)
+        return order
+
+    assert sorts(checked(run, sends_later, recorded=sends, also=[letter, parcel], days=1)) == ["new", "unasked"]
+
+
+def test_a_step_under_another_name_is_found_behind_another_new_wait(run: Run) -> None:
+    """A new wait around the old one is not yet over when that is, so nothing is known to be still to come."""
+
+    @order_workflow
+    async def renamed_behind(order: str) -> str:
+        async def logs() -> None:
+            await sleep("20 days", name="grace")
+            await log.options(name="log_it")(order)
+
+        logging = asyncio.ensure_future(logs())
+        await tell(order)
+        await sleep("10 days", name="window")
+        await logging
+        return await charge(order, 3)
+
+    failure = failed(run, renamed_behind, recorded=audited, days=1).report.failures[0]
+    assert failure.sort == "redone"
+    assert "activity 'log_it'" in failure.message
+
+
+def test_an_activity_that_is_asked_for_other_things_is_not_the_removed_one(run: Run) -> None:
+    """Who gives a step another name keeps its input, but for an argument more or less."""
+
+    @activity
+    async def count(orders: list[str], most: int) -> None: ...
+
+    @activity
+    async def log_all(to: str, level: str) -> None: ...
+
+    @order_workflow
+    async def counted(order: str) -> str:
+        await tell(order)
+        await count(["a", "b"], 2)
+        await sleep("10 days", name="window")
+        return await charge(order, 3)
+
+    @order_workflow
+    async def logged(order: str) -> str:
+        await tell(order)
+        await log_all(order, "high")
+        await sleep("10 days", name="window")
+        return await charge(order, 3)
+
+    assert sorts(checked(run, counted, recorded=audited)) == ["new", "unasked"]
+    assert failed(run, logged, recorded=audited, days=1).report.failures[0].sort == "redone"
+
+
+def test_new_tokens_are_signed_with_the_secret_that_is_given(run: Run) -> None:
+    """R19: without one a body that gives out a token which expires would fail there, and ask for nothing behind it."""
+    approval = DurableDeferred.make("approval", success=str)
+
+    @order_workflow
+    async def with_a_token(order: str) -> str:
+        await log(approval.token(expires_in="3 days"))
+        return await original(order)
+
+    async def main(**options: Any) -> ReplayReport:
+        async with TestEngine([yesterday]) as engine:
+            handle = await yesterday.start("a-17")
+            await handle.result()
+            exported = await export_execution(engine, handle.execution_id)
+        return await replay_check([with_a_token], exported, **options)
+
+    assert sorts(run(lambda: main(token_secret="a secret of the tests"))) == ["new", "new"]
+    assert sorts(run(main)) != ["new", "new"]
+    with pytest.raises(UsageError, match="has at least 16 bytes"):
+        run(lambda: main(token_secret="short"))
+
+
+def test_a_difference_behind_a_new_token_is_found(run: Run) -> None:
+    """R8: at an earlier point of the journal, which is replayed with the same keys."""
+    approval = DurableDeferred.make("approval", success=str)
+
+    @workflow(name="Mails", idempotency_key=lambda to: ",".join(sorted(to)))
+    async def with_a_token(to: list[str]) -> int:
+        approval.token(expires_in="3 days")
+        for one in reversed(to):
+            await tell(one)
+        return len(to)
+
+    options: dict[str, Any] = {"recorded": mails, "payload": ["ada", "bob"], "token_secret": "a secret of the tests"}
+    assert failed(run, with_a_token, **options).report.failures[0].sort == "diverges"
+
+
+def test_what_follows_from_a_made_up_value_may_be_the_old_step(run: Run) -> None:
+    """Nobody knows what the new one would be asked with, so its input proves nothing."""
+
+    @order_workflow
+    async def renamed_both(order: str) -> str:
+        amounts = await reserve_many.options(name="reserve_many")(f"{order}, all of it")
+        await sleep("10 days", name="window")
+        charged = await charge_card(order, sum(amounts))
+        await tell(order)
+        return charged
+
+    failure = failed(run, renamed_both, removed=["reserve"]).report.failures[0]
+    assert failure.sort == "redone"
+    assert "activity 'charge_card'" in failure.message
+
+
+def test_the_advice_names_what_formerly_does_to_another_step(run: Run) -> None:
+    """R8a: said of another step, it would have the old result and never be called."""
+    message = str(failed(run, renamed))
+    assert message.index("under another name: say formerly=('charge',)") < message.index("If it is another step, never")
+    assert "removed=('charge',)" in message
+
+
+def test_of_several_new_steps_the_one_with_the_input_of_the_old_one_is_named(run: Run) -> None:
+    @order_workflow
+    async def renamed_behind_a_check(order: str) -> str:
+        return await renamed.__wrapped__(order) if await is_in_stock(order) else "sold out"
+
+    assert "new:      activity 'charge_card'" in str(failed(run, renamed_behind_a_check))
+
+
+@pytest.mark.parametrize("days", [None, 1], ids=["ended", "asleep"])
+def test_a_result_that_its_new_name_cannot_read_fails(run: Run, days: int | None) -> None:
+    """R40: with `formerly` a step takes a record of another type, and would be held when it comes to that."""
+
+    @activity(formerly=("reserve",))
+    async def reserve_all(order: str) -> list[int]:
+        return [1]
+
+    @order_workflow
+    async def listed(order: str) -> str:
+        await sleep("10 days", name="window")
+        return str(await reserve_all(order))
+
+    failure = failed(run, listed, days=days).report.failures[0]
+    assert failure.sort == "unreadable"
+    assert "reserve_all" in failure.message
+
+
 def test_another_input_fails_with_both(run: Run) -> None:
     """R8: the execution would be held."""
     error = failed(run, other_input)

@@ -516,7 +516,10 @@ def test_a_limit_on_waiting_is_a_time_on_the_engines_clock(run: Run, open_engine
 
 
 def test_waiting_for_what_nobody_can_move_costs_nothing_and_skips_nothing(run: Run, tmp_path, monkeypatch, caplog):
-    """Neither the rounds of an engine nor the message to whoever waits for an unknown workflow moves the clock."""
+    """Neither the rounds of an engine nor the message to whoever waits for an unknown workflow moves the clock.
+
+    R3: that message comes once.
+    """
     looks = 0
     is_calm = Pacer._is_calm
 
@@ -545,7 +548,8 @@ def test_waiting_for_what_nobody_can_move_costs_nothing_and_skips_nothing(run: R
 
     with caplog.at_level(logging.WARNING, logger="perdure"):
         run(main)
-    assert caplog.messages == []
+    [told] = caplog.messages
+    assert "no worker has registered workflow 'nap'" in told
 
 
 Approval = DurableDeferred.make("approval", success=str)
@@ -616,6 +620,34 @@ def test_children_are_skipped_to_as_well(run: Run, open_engine: Open):
             assert engine.now() == began + 3 * DAY
 
     run(main)
+
+
+def test_a_child_that_nobody_has_registered_is_said_at_once(run: Run, open_engine: Open, caplog):
+    """R3: it waits as in production, where that is logged after a while; here no while would ever pass."""
+
+    @workflow
+    async def forgotten() -> int:
+        return 1
+
+    @workflow
+    async def parent() -> int:
+        return await forgotten.execute()
+
+    async def main() -> int:
+        said = asyncio.Event()
+        caplog.handler.addFilter(lambda record: said.set() is None)
+        async with open_engine(parent) as engine:
+            began = engine.time
+            waiting = asyncio.ensure_future(parent.execute())
+            await said.wait()
+            assert (engine.time, waiting.done()) == (began, False)
+            engine.register(forgotten)
+            return await waiting
+
+    with caplog.at_level(logging.WARNING, logger="perdure"):
+        assert run(main) == 1
+    [told] = [record.getMessage() for record in caplog.records if "has registered" in record.getMessage()]
+    assert told.endswith("waits: no worker has registered workflow 'forgotten'. Registered are: parent")
 
 
 def test_a_deadline_is_skipped_to(run: Run, open_engine: Open):

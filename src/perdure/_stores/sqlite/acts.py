@@ -67,6 +67,8 @@ class Performance:
     def _act(self, acts: Acts) -> None:
         for start in acts.starts:
             self._start(start)
+        for start in acts.repeats:
+            self._repeat(start)
         for start in acts.children:
             self._wait_for(start)
         for execution_id in acts.leaves:
@@ -108,6 +110,12 @@ class Performance:
             return self._meet(row, start)
         self._stirs = True
         return None
+
+    def _repeat(self, start: Start) -> None:
+        """Look at what was started before. Where there is nothing it has ended and was removed: it does not begin again."""
+        row = find(self._connection, bytes.fromhex(start.execution_id))
+        if row is not None:
+            self._meet(row, start)
 
     def _meet(self, row: Standing, start: Start) -> bytes | None:
         """Note that a start has met an execution with another payload; that payload, None: it is the same."""

@@ -5,14 +5,22 @@ that is held is moved by it, as by a resume, and ends with what holds it if that
 
 Interrupts are told apart by their names, of which the first wins. One that runs or waits has one interrupt and one
 deadline (R29, R44). A held one is moved whatever came before: where its body has been told of all that, the letter
-gets a name from the hold, which the fence tells from every other; else what it has still to be told of is enough.
+gets a name of its own, that no other has; else what the body has still to be told of is enough.
 """
 
 from collections.abc import Sequence
 from typing import Final
 
 from perdure._failpoints import reach
-from perdure._model.records import DEADLINE_NAME, ExecutionId, Mail, MailKind, Receipt, interrupted_status
+from perdure._model.records import (
+    DEADLINE_NAME,
+    ExecutionId,
+    Mail,
+    MailKind,
+    Receipt,
+    hold_name,
+    interrupted_status,
+)
 from perdure._model.status import FINAL, Held, Status
 from perdure._stores.sqlite import waiter
 from perdure._stores.sqlite.driver import Connection, select
@@ -114,7 +122,7 @@ def _interrupt_held(connection: Connection, row: Standing, mail: Mail, now: Inst
         if _has_untold(connection, row):
             connection.execute(_MOVE, (row.wakes, now, row.n))
             return Delivered(Receipt.IGNORED, stirs=True)
-        stored = store(connection, row, mail._replace(name=f"held/{row.fence}"), at)
+        stored = store(connection, row, mail._replace(name=hold_name(row.wakes + 1)), at)
     if stored.new:
         connection.execute(_MOVE, (row.wakes + 1, now, row.n))
         return STIRRED

@@ -79,9 +79,11 @@ def worker(row: Sequence[Any]) -> Worker:
 def key(execution_id: ExecutionId) -> bytes:
     """The key of a row for an id from outside; for what cannot be an id, one that no row has."""
     try:
-        return bytes.fromhex(execution_id)
+        raw = bytes.fromhex(execution_id)
     except ValueError:
         return b""
+    # Another spelling of the same bytes (upper case, blanks) is no id either: nobody but the store would take it for one.
+    return raw if raw.hex() == execution_id else b""
 
 
 def write_attributes(attributes: Attributes) -> str:

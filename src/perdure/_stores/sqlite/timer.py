@@ -3,7 +3,7 @@
 from typing import Final
 
 from perdure._failpoints import reach
-from perdure._model.records import ExecutionId, Mail, MailKind, Record
+from perdure._model.records import ExecutionId, Mail, MailKind, Record, hold_name
 from perdure._model.status import Held
 from perdure._stores.sqlite.driver import Connection, select
 from perdure._stores.sqlite.listing import read
@@ -55,8 +55,7 @@ def resume(connection: Connection, execution_id: ExecutionId, now: Instant, *, s
     if skip and found[0].held is Held.COMPENSATION:
         row = find(connection, key(execution_id))
         assert row is not None
-        # The fence tells one skip from the next: each letter has to be the first of its name.
-        put(connection, row, Mail(execution_id, MailKind.SKIP, str(row.fence), b""), now, now)
+        put(connection, row, Mail(execution_id, MailKind.SKIP, hold_name(row.wakes + 1), b""), now, now)
     return found[0]
 
 

@@ -28,6 +28,7 @@ from perdure.errors import (
     StoreUnavailableError,
     UsageError,
 )
+from perdure.testing._signer import TokenSecret
 from perdure.testing._simulation.case import Case, Fault
 from perdure.testing._simulation.history import ExecutionChange, ExecutionRow
 from perdure.testing._simulation.process import Process, ProcessGone, Question, State
@@ -104,6 +105,8 @@ class Plan:
     may_operate: MayOperate = nobody_operates
     rewinds: float = 0.2
     forks: float = 0.1
+    # What every process signs its tokens with; None: nothing.
+    token_secret: TokenSecret | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -158,6 +161,7 @@ class Director:
 
     def __init__(self, case: Case, plan: Plan, make_world: MakeWorld = World) -> None:
         self.world = make_world(case, plan.registrations)
+        self.world.token_secret = plan.token_secret
         self.saw = ClientsSaw()
         self._plan = plan
         # Set at the next change, and then replaced: several wait for it.

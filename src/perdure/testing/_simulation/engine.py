@@ -2,23 +2,36 @@
 
 import asyncio
 from asyncio import events
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
+from contextlib import contextmanager
 from contextvars import Context
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
 from perdure._definitions import ambient
+from perdure._definitions.host import AttemptScope
 from perdure._definitions.registration import Registration
 from perdure._engine.slots import Slots
 from perdure._engine.threads import Threads, Work
 from perdure._engine.watchdog import Watchdog
 from perdure._facade import EngineOptions, WorkflowEngine
+from perdure._model.records import Acts
 from perdure._model.store import Store
+from perdure.errors import UsageError
 from perdure.testing._simulation.loop import Microseconds, SimulatedLoop
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+# Who asks with `asyncio.run` blocks the thread on which the answer would be found.
+_ONE_THREAD: Final = (
+    "An activity that is a plain function has asked its engine ({what}) with a loop of its own (asyncio.run). A simulation"
+    " has one thread, which cannot wait for itself: make that activity an async one, which awaits the call."
+)
 
 
 class Pace(Protocol):
-    """How quickly a process gets to what it does."""
+    """How quickly a process gets to what it does, and who hears of what it cannot do."""
 
     @property
     def loop(self) -> SimulatedLoop:
@@ -27,6 +40,10 @@ class Pace(Protocol):
 
     def dawdle(self) -> Microseconds:
         """How long an activity waits before it begins."""
+        ...
+
+    def complain(self, what: str) -> None:
+        """Something was asked for that cannot be had in a simulation."""
         ...
 
 
@@ -43,11 +60,21 @@ class SimulatedEngine(WorkflowEngine):
     ) -> None:
         """Be the engine of a simulated process."""
         super().__init__(store, registrations, **options)
+        self._pace = pace
         service = self._service
         service.random = random
         service.watchdog = _NoWatchdog(lambda: None)
         service.threads = InlineThreads(pace)
         service.slots = SlowSlots(service.settings.concurrency, pace)
+
+    async def _ask(self, method: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Have something done on the process's loop; from any other one nothing would ever come back."""
+        if asyncio.get_running_loop() is not self._pace.loop:
+            told = _ONE_THREAD.format(what=getattr(method, "__name__", "something"))
+            # The attempt records what is raised as it does any defect, and nobody may look at that.
+            self._pace.complain(told)
+            raise UsageError(told)
+        return await super()._ask(method, *args, **kwargs)
 
     def evict(self) -> None:
         """Put away every kernel that waits."""
@@ -88,6 +115,7 @@ class InlineThreads(Threads):
         """Have `call` run a little later."""
         loop = self._pace.loop
         work = Work(loop, call, context)
+        context.run(_show_at_once, loop)
         loop.call_at_us(loop.now_us() + self._pace.dawdle(), self._run, work)
         return work
 
@@ -106,14 +134,45 @@ class InlineThreads(Threads):
             self._withdrawn.discard(work)
             return
         work.begun = True
-        before = events._get_running_loop()  # noqa: SLF001
-        # As on a thread, where no loop runs.
-        events._set_running_loop(None)  # noqa: SLF001
-        try:
+        with _running(None):  # as on a thread, where no loop runs
             self._perform(work)
-        finally:
-            events._set_running_loop(before)  # noqa: SLF001
         work.freed = True
+
+
+class _OnOneThread:
+    """The attempt of a plain function, which cannot wait on its thread until what it shows is written: there is no other.
+
+    It shows as an async activity does, whose attempt waits for that at its end.
+    """
+
+    def __init__(self, attempt: AttemptScope, loop: SimulatedLoop) -> None:
+        self._attempt = attempt
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._attempt, name)
+
+    def show(self, acts: Acts, /) -> None:
+        """Set attributes of its execution and publish for it."""
+        with _running(self._loop):
+            self._attempt.show(acts)
+
+
+def _show_at_once(loop: SimulatedLoop) -> None:
+    attempt = ambient.attempt.get()
+    if attempt is not None:
+        ambient.attempt.set(cast("AttemptScope", _OnOneThread(attempt, loop)))
+
+
+@contextmanager
+def _running(loop: SimulatedLoop | None) -> Generator[None, None, None]:
+    """Let this loop be the one that runs, or none."""
+    before = events._get_running_loop()  # noqa: SLF001
+    events._set_running_loop(loop)  # noqa: SLF001
+    try:
+        yield
+    finally:
+        events._set_running_loop(before)  # noqa: SLF001
 
 
 class SlowSlots(Slots):

@@ -46,10 +46,10 @@ def _check_birth(account: Account, life: Life, before: Life, birth: ExecutionCha
         if not (is_final(status_of(old)) or old.held):
             yield f"{life} was rewound from one that was {old.status}"
     elif before.went_on:
-        # Its owner has freed it in that transaction: nobody could have come in between.
-        asks = before.changes[-1]
-        at_once = account.history.committed(asks.tick) == account.history.committed(birth.tick)
-        if asks.before is None or asks.before.owner is None or not at_once:
+        # Its owner has freed it in that transaction: nobody could have come in between. What its body has shown last is
+        # written behind that, in a change of its own.
+        born = account.history.committed(birth.tick)
+        if not any(_is_freed(change) and account.history.committed(change.tick) == born for change in before.changes):
             yield f"{life} began in the place of one that its owner had not let go on"
     elif old.status not in _RESTARTABLE:
         yield f"{life} began in the place of one that was {old.status}"
@@ -59,6 +59,12 @@ def _check_birth(account: Account, life: Life, before: Life, birth: ExecutionCha
     if new.fence != old.fence + 1:
         yield f"{life} has the fence {new.fence}, after {old.fence}: who owned the life before may go on writing"
     yield from _check_put_aside(before, old)
+
+
+def _is_freed(change: ExecutionChange) -> bool:
+    """Whether a change takes an execution from its owner. One that goes on in its first turn is born without one."""
+    old, new = change.before, change.after
+    return (old is None or old.owner is not None) and new is not None and new.owner is None
 
 
 def _check_put_aside(before: Life, old: ExecutionRow) -> Iterator[str]:

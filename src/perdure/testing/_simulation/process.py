@@ -123,7 +123,7 @@ class Process:
     @property
     def told(self) -> str:
         """What it is, for somebody who looks for what went wrong."""
-        options = ", ".join(f"{name}={value}" for name, value in self._options.items())
+        options = ", ".join(f"{name}={value}" for name, value in self._options.items() if name != "token_secret")
         return f"{self} ({options}) is {self.state.name.lower()}"
 
     # Link ------------------------------------------------------------------------------------------
@@ -144,6 +144,10 @@ class Process:
     def dawdle(self) -> Microseconds:
         """How long an activity waits before it begins."""
         return self._world.dawdle()
+
+    def complain(self, what: str) -> None:
+        """Something was asked for that cannot be had in a simulation."""
+        self._world.complain(what)
 
     # Its life --------------------------------------------------------------------------------------
 

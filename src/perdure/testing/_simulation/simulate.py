@@ -14,6 +14,7 @@ from perdure._definitions.workflow import Workflow, WorkflowImplementation
 from perdure._model.records import Record
 from perdure._stores.sqlite.rows import COLUMNS, record
 from perdure.errors import UsageError
+from perdure.testing._signer import TokenSecret
 from perdure.testing._simulation.account import Account, account_of, told_of
 from perdure.testing._simulation.case import Case
 from perdure.testing._simulation.director import Commission, Director, MakeWorld, Plan
@@ -86,6 +87,7 @@ def simulate(
     setup: Callable[[], object] | None = None,
     also: Sequence[Registration] = (),
     executions: int = 2,
+    token_secret: TokenSecret | None = None,
 ) -> Simulation:
     """Run a workflow on the real engine many times, each time with other faults, and check every run.
 
@@ -99,9 +101,9 @@ def simulate(
     timer early, every replay the same), and then `check`.
 
     Activities are called as they are, so give them a fake of their far side; there is no network in a simulation, and a
-    plain function is called on the one thread there is. The same seed gives the same run as long as workflow, fakes and
-    `check` are deterministic themselves. One simulation at a time goes on in a process, and no other engine beside it:
-    chance and failpoints are the process's.
+    plain function is called on the one thread there is, where asking its engine (`asyncio.run`) fails the run.
+    The same seed gives the same run as long as workflow, fakes and `check` are deterministic themselves. One
+    simulation at a time goes on in a process, and no other engine beside it: chance and failpoints are the process's.
 
     Args:
         workflow: The workflow, with its body.
@@ -111,10 +113,11 @@ def simulate(
         setup: Called before each run: to empty the fakes.
         also: More workflows, which this one starts.
         executions: How many executions each run starts, where the workflow has no idempotency key.
+        token_secret: What tokens are signed with, as in the options of an engine; None: they are not signed.
 
     Raises:
         SimulationFailed: A run went wrong; the message says what, and has the line that repeats it.
-        UsageError: The workflow has no body, the line is none, or there would be no run.
+        UsageError: The workflow has no body, the line or the secret is none, or there would be no run.
 
     Example:
         >>> from perdure import activity, workflow
@@ -139,6 +142,7 @@ def simulate(
     plan = Plan(
         registrations=[workflow, *also],
         commissions=[Commission(workflow=workflow, args=payload, clients=2) for _ in range(executions)],
+        token_secret=token_secret,
     )
 
     def judge(account: Account) -> Iterable[str]:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from itertools import count
 from random import Random
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from perdure import _failpoints, _ids
 from perdure._definitions import ambient
@@ -29,6 +29,9 @@ from perdure.testing._simulation.loop import Microseconds, Round, SimulatedLoop,
 from perdure.testing._simulation.process import Process, ProcessEnded, State
 from perdure.testing._simulation.store import Keeper, SimulatedClock
 from perdure.testing.clock import SOME_DAY
+
+if TYPE_CHECKING:
+    from perdure.testing._signer import TokenSecret
 
 MS: Final[Microseconds] = 1_000
 SECOND: Final[Microseconds] = 1_000_000
@@ -80,6 +83,8 @@ class World:
         self.on_change: Callable[[], object] = _nothing
         self.on_gone: Callable[[], object] = _nothing
         self._registrations = list(registrations)
+        # What every process signs its tokens with; None: nothing.
+        self.token_secret: TokenSecret | None = None
         # A database in memory lives as long as somebody has it open.
         self.keeper = Keeper(self.database, SOME_DAY)
         self._now: Microseconds = 0
@@ -275,6 +280,8 @@ class World:
         options = EngineOptions(
             cache=fate.choice((0, 1, 2, 100)), admission=fate.choice((1, 2, 5, 100)), grace=fate.choice((0, 0.01, 1))
         )
+        if self.token_secret is not None:
+            options["token_secret"] = self.token_secret
         process = Process(self, number, self._registrations, options, Random(f"{self.case.seed}/process {number}"))
         self.processes.append(process)
         self.living.append(process)
@@ -342,8 +349,9 @@ class World:
     # Complaints -----------------------------------------------------------------------------------------
 
     def complain(self, what: str) -> None:
-        """Note what must not happen."""
-        self.complaints.append(what)
+        """Note what must not happen, once."""
+        if what not in self.complaints:
+            self.complaints.append(what)
 
     def _outside_failed(self, context: dict[str, Any]) -> None:
         self.complain(f"{context.get('message')}: {context.get('exception')!r}")

@@ -242,6 +242,26 @@ class TestOtherPayloads:
         assert [met.payload for met in answer.met] == [b'{"to":"x"}']
 
     @scenario
+    async def test_a_repeated_start_only_hears_of_another_payload(self, scene: Scene) -> None:
+        """`acts.repeats`: nothing begins, and nothing restarts, whatever has become of what was started."""
+        await scene.worker()
+        life, failed = await scene.running("w1"), await scene.finished("w1", Status.FAILED)
+        before = await scene.record(failed)
+        same, differs = [
+            replace(new_start(), execution_id=failed.execution_id, payload=one, restarts=True)
+            for one in (before.payload, b"2")
+        ]
+        removed = new_start(restarts=True)
+        (answer,) = await scene.commit("w1", life.commit(acts=Acts(repeats=[same, differs, removed])))
+        assert (answer.met, answer.stirs) == (((differs, before.payload),), False)
+        assert await scene.record(failed) == before
+        assert await scene.store.read([removed.execution_id]) == []
+        begun = new_start()
+        other = replace(begun, payload=b"2")
+        (answer,) = await scene.commit("w1", life.commit(acts=Acts(starts=[begun], repeats=[other])))
+        assert [met.start for met in answer.met] == [other]
+
+    @scenario
     async def test_what_an_earlier_life_was_begun_with_is_no_other_payload(self, scene: Scene) -> None:
         """Other bytes, also than those of every life that has gone before."""
         life, other = await scene.running(await scene.worker()), await scene.running("w1")

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from perdure._model.journal import Entry, Kind
-from perdure._model.records import DEADLINE_NAME, INTERRUPTED, Acts, MailKind, Receipt, Verdict
+from perdure._model.records import DEADLINE_NAME, INTERRUPTED, Acts, MailKind, Receipt, Verdict, hold_name
 from perdure._model.status import FINAL, Held, Status
 from perdure.testing.conformance.scene import SECOND, Life, Scene, born, life_of, new_start, scenario
 
@@ -116,22 +116,44 @@ class TestInterrupt:
 
     @scenario
     async def test_a_held_execution_is_moved_whatever_came_before(self, scene: Scene) -> None:
-        """But of a held execution whose body was told of all: that one is stored as `held/{fence}`, and moves it."""
+        """But of a held execution whose body was told of all: that one is stored under its `hold_name`, and moves it."""
         await scene.worker()
         life = await scene.running("w1")
         await interrupt(scene, life)
         for code, exit_ in ((Held.DEADLOCK, INTERRUPTED), (Held.FAILURE, CAUSE), (Held.DEFECT, CAUSE)):
             await is_told(scene, life, held=code)
-            fence = life.fence
             assert await interrupt(scene, life) is Receipt.STORED
             record = await scene.record(life)
             assert (record.status, record.held, record.exit) == (Status.PENDING, None, None)
-            assert (await names(scene, life))[-1] == (f"held/{fence}", exit_)
+            assert (await names(scene, life))[-1] == (hold_name(record.wakes), exit_)
             # It is moved already, or runs.
             assert await interrupt(scene, life) is Receipt.IGNORED
             await scene.run(life)
             assert await interrupt(scene, life) is Receipt.IGNORED
         assert len(await scene.letters(life)) == 4
+
+    @scenario
+    async def test_one_that_is_born_with_a_mailbox_is_moved_as_often_as_it_is_held(self, scene: Scene) -> None:
+        """Its `hold_name` is no copy's: a fork has letters of its original, and is held under the same fences."""
+        await scene.worker()
+        original = await scene.running("w1")
+        await interrupt(scene, original)
+        for _ in range(3):
+            await is_told(scene, original, held=Held.DEADLOCK)
+            await interrupt(scene, original)
+            await scene.run(original)
+        letters = await scene.letters(original)
+        for count in range(1, 5):
+            start = new_start(began_at=1, letters=letters[:count])
+            fork = life_of(start)
+            told = [fork.entry()._replace(kind=Kind.INTERRUPT) for _ in letters[1:count]]
+            await scene.commit("nobody", born(start, Status.PENDING, entries=told))
+            await scene.run(fork)
+            for _ in range(4):
+                await is_told(scene, fork, held=Held.DEADLOCK)
+                assert await interrupt(scene, fork) is Receipt.STORED
+                assert (await scene.record(fork)).status is Status.PENDING
+                await scene.run(fork)
 
     @scenario
     async def test_what_a_held_body_has_not_been_told_of_is_enough(self, scene: Scene) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from perdure._model.journal import Entry, Kind
-from perdure._model.records import INTERRUPTED, Acts, Letter, MailKind, Receipt, Start, Verdict
+from perdure._model.records import INTERRUPTED, Acts, Letter, MailKind, Receipt, Start, Verdict, hold_name
 from perdure._model.status import FINAL, Held, Status
 from perdure.testing.conformance.scene import SECOND, Life, Scene, born, life_of, new_start, scenario
 
@@ -423,7 +423,7 @@ class TestSkip:
 
     @scenario
     async def test_a_compensation_that_holds_an_execution_is_passed_over(self, scene: Scene) -> None:
-        """One that is held by a compensation gets mail SKIP in the same transaction, each time under another name."""
+        """One that is held by a compensation gets mail SKIP in the same transaction, under its `hold_name`."""
         await scene.worker()
         life = await scene.running("w1")
         for count in (1, 2):
@@ -435,8 +435,17 @@ class TestSkip:
             await scene.run(life)
             life.seen = count
         letters = await scene.letters(life)
-        assert [letter.kind for letter in letters] == ["skip", "skip"]
-        assert letters[0].name != letters[1].name
+        assert [(letter.kind, letter.name) for letter in letters] == [("skip", hold_name(1)), ("skip", hold_name(2))]
+        # A fork has copies of them, and is held under the same fences.
+        start = new_start(began_at=1, letters=letters[1:])
+        fork = life_of(start)
+        await scene.commit("nobody", born(start, Status.PENDING))
+        for count in (3, 4, 5):
+            await scene.run(fork)
+            fork.seen = count - 1
+            await scene.commit("w1", fork.commit(Status.SUSPENDED, held=Held.COMPENSATION, exit=b"{}"))
+            await scene.store.resume(fork.execution_id, skip=True)
+            assert [letter.wake for letter in await scene.letters(fork)] == list(range(2, count + 1))
 
     @scenario
     async def test_nothing_else_is_passed_over(self, scene: Scene) -> None:
