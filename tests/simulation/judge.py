@@ -156,6 +156,9 @@ def too_early(account: Account, life: Life) -> Iterator[str]:
         child = account.life_at(entry.name.removeprefix("leave:"), entry.tick) if entry.kind == Kind.ACT else None
         if child is None or child.record.parent != life.record.execution_id or not begun:
             continue
+        # Of a life that somebody has begun since it was told of the end of another one it knows nothing.
+        if not any(change.after is not None and change.after.waiters for change in child.changes):
+            continue
         ended = min(child.ended_at or max(begun) + 1, freed.get(child.record.execution_id, max(begun) + 1))
         if any(entry.tick < tick < ended for tick in begun):
             yield f"{life} has begun to undo what it did, while {child} went on"

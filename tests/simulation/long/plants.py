@@ -231,9 +231,6 @@ PLANTS: dict[str, tuple[Change, ...]] = {
     "what loses a race is recorded": (
         Change("perdure._kernel.kernel", "if call is None and not self._is_orphan(event):", "if False:"),
     ),
-    "what held an execution counts on after a resume": (
-        Change("perdure._kernel.kernel", '.get((Kind.HELD, "held"))', '.get((Kind.HELD, "nothing"))'),
-    ),
     "a life has the fence of the one before": (
         Change("perdure._stores.sqlite.life", "fence = fence + 1, owner", "fence = fence, owner"),
     ),
