@@ -23,14 +23,13 @@ from perdure._model.records import (
 )
 from perdure._model.status import FINAL
 from perdure._stores.sqlite import interrupt, life, timer, waiter
-from perdure._stores.sqlite.birth import START, detached
+from perdure._stores.sqlite.birth import detached, starting
 from perdure._stores.sqlite.driver import Connection, select
 from perdure._stores.sqlite.listing import publish
 from perdure._stores.sqlite.mail import Standing, find
 from perdure._stores.sqlite.rows import HELD, read_attributes, write_attributes
 from perdure._values.instant import Instant
 
-_PAYLOAD: Final = "SELECT payload FROM perdure_executions WHERE n = ?"
 _EXIT: Final = "SELECT exit FROM perdure_executions WHERE n = ?"
 _ATTRIBUTES: Final = "SELECT attributes FROM perdure_executions WHERE n = ?"
 _SET_ATTRIBUTES: Final = "UPDATE perdure_executions SET attributes = ?, changed_at = ? WHERE n = ?"
@@ -103,7 +102,7 @@ class Performance:
         """Let an execution be born, or begin its next life, or leave it as it is; then its payload, if it is another one."""
         row = find(self._connection, bytes.fromhex(start.execution_id))
         if row is None:
-            self._connection.execute(START, detached(start, self._now))
+            self._connection.execute(starting(1), detached(start, self._now))
         elif life.may_restart(self._connection, row, start):
             life.restart(self._connection, row, start, self._now)
         else:
@@ -119,15 +118,11 @@ class Performance:
 
     def _meet(self, row: Standing, start: Start) -> bytes | None:
         """Note that a start has met an execution with another payload; that payload, None: it is the same."""
-        payload = self._other_payload(row, start)
-        if payload is not None:
-            self._met.append(Met(start, payload))
-        return payload
-
-    def _other_payload(self, row: Standing, start: Start) -> bytes | None:
-        ((payload,),) = select(self._connection, _PAYLOAD, (row.n,))
-        same = payload == start.payload or life.began_with(self._connection, row, start.payload)
-        return None if same else payload
+        met = life.met(self._connection, row, start)
+        if met is None:
+            return None
+        self._met.append(met)
+        return met.payload
 
     def _wait_for(self, start: Start) -> None:
         id_ = bytes.fromhex(start.execution_id)
@@ -154,8 +149,8 @@ class Performance:
     def _compare(self, start: Start) -> None:
         me, row = self._me(), find(self._connection, bytes.fromhex(start.execution_id))
         if me is not None:
-            payload = None if row is None else self._other_payload(row, start)
-            self._tell_payload(me, start, start.payload if payload is None else payload)
+            met = None if row is None else life.met(self._connection, row, start)
+            self._tell_payload(me, start, start.payload if met is None else met.payload)
 
     def _tell_payload(self, me: Standing, start: Start, payload: bytes) -> None:
         mail = Mail("", MailKind.PAYLOAD, payload_name(start), payload)

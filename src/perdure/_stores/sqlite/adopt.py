@@ -9,7 +9,7 @@ from typing import Final
 from perdure._model.records import History, Record, Start
 from perdure._model.status import Status, is_final
 from perdure._stores.sqlite import journal
-from perdure._stores.sqlite.birth import START, Row, birth
+from perdure._stores.sqlite.birth import Row, birth, starting
 from perdure._stores.sqlite.driver import Connection
 from perdure._stores.sqlite.listing import publish, read
 from perdure._stores.sqlite.rows import HELD, NEVER
@@ -29,7 +29,7 @@ def adopt(
         return False
     incarnation = record.incarnation
     born = record.fence, None, record.began_at
-    connection.execute(START, birth(_start(record), born, _target(record, now), now))
+    connection.execute(starting(1), birth(_start(record), born, _target(record, now), now))
     # A birth takes place now; this one took place elsewhere.
     set_back = record.created_at, record.changed_at, record.wakes, record.crashes
     connection.execute(_SET_BACK, (*set_back, bytes.fromhex(record.execution_id)))

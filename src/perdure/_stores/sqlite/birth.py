@@ -1,21 +1,29 @@
 """How the row of an execution comes into being."""
 
+from functools import cache
 from typing import Final
 
 from perdure._model.records import Start
-from perdure._stores.sqlite.driver import Value
+from perdure._stores.sqlite.driver import Value, values
 from perdure._stores.sqlite.rows import write_attributes
 from perdure._values.instant import Instant
 
 Row = tuple[Value, ...]
 Born = tuple[int, int | None, Instant | None]  # the fence, the owner, and when it began
 
-START: Final = (
-    "INSERT INTO perdure_executions(id, incarnation, fence, owner, status, held, wake_at, ready_at, number, workflow,"
-    " key, priority, version, parent, created_at, began_at, finished_at, changed_at, deadline, expires_at, seed,"
-    " attributes, waits, payload, exit)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+# FAIL for the reason that `journal` has; who is there already is left as he is.
+_START: Final = (
+    "INSERT OR FAIL INTO perdure_executions(id, incarnation, fence, owner, status, held, wake_at, ready_at, number,"
+    " workflow, key, priority, version, parent, created_at, began_at, finished_at, changed_at, deadline, expires_at,"
+    " seed, attributes, waits, payload, exit) {} ON CONFLICT (id) DO NOTHING"
 )
+_ROW: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+@cache
+def starting(count: int) -> str:
+    """The statement that bears so many; their bindings are those of `birth`, one after the other."""
+    return _START.format(values(_ROW, count))
 
 
 def detached(start: Start, now: Instant, began_at: Instant | None = None) -> Row:
@@ -31,7 +39,7 @@ def detached(start: Start, now: Instant, began_at: Instant | None = None) -> Row
 
 
 def birth(start: Start, born: Born, target: Row, now: Instant) -> Row:
-    """The bindings of `START`; `target` is from `status` to `exit`, as a commit leaves it."""
+    """The bindings of `starting`; `target` is from `status` to `exit`, as a commit leaves it."""
     fence, owner, began_at = born
     status, held, wake_at, ready_at, finished_at, waits, exit_ = target
     return (

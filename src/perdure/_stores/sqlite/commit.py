@@ -7,6 +7,7 @@ costs one row of the journal and nothing else.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Final, cast
 
 from perdure._failpoints import reach
@@ -14,8 +15,8 @@ from perdure._model.records import Answer, Commit, ExecutionId, Start, Verdict, 
 from perdure._model.status import FINAL, Status
 from perdure._stores.sqlite import journal, life
 from perdure._stores.sqlite.acts import Performance
-from perdure._stores.sqlite.birth import START, Row, birth, detached
-from perdure._stores.sqlite.driver import Connection, select
+from perdure._stores.sqlite.birth import Row, birth, detached, starting
+from perdure._stores.sqlite.driver import Connection, flat, in_parts, select, values
 from perdure._stores.sqlite.mail import Standing, find
 from perdure._stores.sqlite.place import Places
 from perdure._stores.sqlite.rows import HELD, NEVER
@@ -30,19 +31,32 @@ _STAND: Final = (
     "SELECT e.n, e.incarnation, e.fence, e.owner, e.wakes, e.waiters"
     " FROM (SELECT ? AS id) asked LEFT JOIN perdure_executions e ON e.id = asked.id"
 )
-_STAND_AT: Final = (
-    "SELECT n, incarnation, fence, owner, wakes, waiters, id FROM perdure_executions WHERE n = ? AND id = ?"
+# Those alone that do not stand as their worker believes, which is hardly one. A row costs the way back to Python.
+_DISTURBED: Final = (
+    "SELECT asked.column1, e.n, e.incarnation, e.fence, e.owner, e.wakes, e.waiters FROM ({}) asked"
+    " LEFT JOIN perdure_executions e ON e.n = asked.column2 AND e.id = asked.column3"
+    " WHERE (e.incarnation = asked.column4 AND e.fence = asked.column5 AND e.owner = ? AND e.wakes = 0"
+    " AND e.waiters = 0) IS NOT TRUE"
 )
+_ASKED: Final = "(?, ?, ?, ?, ?)"
 # Two, because a column that an update names has its indexes looked at: nothing but an end concerns those of an end.
+# FAIL for the reason that `journal` has.
 _LEAVE: Final = (
-    "UPDATE perdure_executions SET owner = NULL, status = ?, held = ?, wake_at = ?, ready_at = ?,"
-    " changed_at = ?, crashes = iif(?, 0, crashes), waits = ?, exit = ? WHERE n = ?"
+    "UPDATE OR FAIL perdure_executions SET owner = NULL, status = new.column1, held = new.column2,"
+    " wake_at = new.column3, ready_at = new.column4, changed_at = new.column5, crashes = iif(new.column6, 0, crashes),"
+    " waits = new.column7, exit = new.column8 FROM ({}) new WHERE n = new.column9"
 )
+_LEAVING: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _END: Final = (
-    "UPDATE perdure_executions SET owner = NULL, status = ?1, wake_at = NULL, finished_at = ?2, expires_at = NULL,"
-    " changed_at = ?2, crashes = iif(?3, 0, crashes), waits = NULL, exit = ?4 WHERE n = ?5"
+    "UPDATE OR FAIL perdure_executions SET owner = NULL, status = new.column1, wake_at = NULL,"
+    " finished_at = new.column2, expires_at = NULL, changed_at = new.column2, crashes = iif(new.column3, 0, crashes),"
+    " waits = NULL, exit = new.column4 FROM ({}) new WHERE n = new.column5"
 )
+_ENDING: Final = "(?, ?, ?, ?, ?)"
 _CALM: Final = "UPDATE perdure_executions SET crashes = 0 WHERE n = ? AND crashes > 0"
+
+# How an execution stands that there is not.
+_NOWHERE: Final[Stand] = (None, b"", 0, None, 0, 0)
 
 _LOST: Final = Answer(Verdict.LOST)
 _JOINED: Final = Answer(Verdict.JOINED)
@@ -64,30 +78,28 @@ def commit(
     """Write a batch, and answer each commit in its place."""
     alive = select(connection, _WORKER, (worker_id,))
     pending = Batch(connection, alive[0][0] if alive else None, now)
-    stands = _look_up(connection, batch, places)
+    stands = pending.look_up(batch, places)
     answers = [pending.judge(one, stand) for one, stand in zip(batch, stands, strict=True)]
-    pending.write(places)
+    pending.write()
     if pending.acting:
         _act(connection, pending.acting, batch, answers, now)
     reach("commit.written")
     return answers
 
 
-def _look_up(connection: Connection, batch: Sequence[Commit], places: Places) -> list[Stand]:
-    """How the executions of a batch stand, in its order."""
-    ids = [bytes.fromhex(one.execution_id) for one in batch]
-    # One that is to be born has no row yet, and a look for it at another's would be in vain.
-    alive = [id_ for id_, one in zip(ids, batch, strict=True) if one.start is None]
-    if not alive:
-        return list(connection.executemany(_STAND, [(id_,) for id_ in ids]))
-    known = places.guesses(alive)
-    found: dict[bytes, Stand] = {row[6]: row[:6] for row in connection.executemany(_STAND_AT, known)}
-    others = [id_ for id_ in ids if id_ not in found]
-    for id_, stand in zip(others, connection.executemany(_STAND, [(id_,) for id_ in others]), strict=True):
-        found[id_] = stand
-        if stand[0] is not None:
-            places.note([id_], stand[0])
-    return [found[id_] for id_ in ids]
+@cache
+def _disturbed(count: int) -> str:
+    return _DISTURBED.format(values(_ASKED, count))
+
+
+@cache
+def _leaving(count: int) -> str:
+    return _LEAVE.format(values(_LEAVING, count))
+
+
+@cache
+def _ending(count: int) -> str:
+    return _END.format(values(_ENDING, count))
 
 
 def _act(
@@ -114,14 +126,13 @@ class Batch:
     """
 
     __slots__ = (
-        "_births", "_calm", "_connection", "_ending", "_entries", "_filled", "_leaving", "_me", "_now", "_restarts", "acting",
+        "_calm", "_connection", "_ending", "_entries", "_filled", "_leaving", "_me", "_now", "_restarts", "acting",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, me: int | None, now: Instant) -> None:
         self._connection = connection
         self._me = me  # the worker's number; None when it has been retired
         self._now = now
-        self._births: list[Row] = []
         self._filled: list[Start] = []  # born with a mailbox
         self._restarts: list[tuple[Standing, Start]] = []
         self._entries: list[journal.EntryRow] = []
@@ -129,6 +140,66 @@ class Batch:
         self._ending: list[Row] = []
         self._calm: list[Row] = []
         self.acting: dict[ExecutionId, bool] = {}
+
+    def look_up(self, batch: Sequence[Commit], places: Places) -> list[Stand]:
+        """Bear whom the batch starts; how the executions stood before that, in the batch's order."""
+        stands: list[Stand] = [_NOWHERE] * len(batch)
+        starts = [place for place, one in enumerate(batch) if one.start is not None]
+        if starts:
+            self._bear(batch, starts, stands, places)
+        if len(starts) != len(batch):
+            self._find(batch, stands, places)
+        return stands
+
+    def _bear(self, batch: Sequence[Commit], starts: list[int], stands: list[Stand], places: Places) -> None:
+        """Bear whom nobody has born yet. Not looked for before: in a large index that would be a second way to its place."""
+        rows = [self._birth(batch[place]) for place in starts if self._may_bear(batch[place])]
+        before = self._connection.total_changes()
+        for part in in_parts(rows):
+            self._connection.execute(starting(len(part)), flat(part))
+        born = self._connection.total_changes() - before
+        # Rows of one transaction are numbered without gaps.
+        first = self._connection.last_insert_rowid() - born + 1
+        if born == len(starts):
+            places.note(cast("list[bytes]", [row[0] for row in rows]), first)
+            return
+        ids = [bytes.fromhex(batch[place].execution_id) for place in starts]
+        for place, stand in zip(starts, self._by_id(ids, places), strict=True):
+            is_new = born and stand[0] is not None and stand[0] >= first
+            if not is_new or stand[1] != batch[place].incarnation:
+                stands[place] = stand
+
+    def _find(self, batch: Sequence[Commit], stands: list[Stand], places: Places) -> None:
+        """Look how those stand that are not being born: most of them as their worker believes."""
+        asked: list[tuple[int, int, bytes, bytes, int]] = []
+        others: list[int] = []
+        me, guess, fromhex = self._me, places.guess, bytes.fromhex
+        for place, one in enumerate(batch):
+            if one.start is None:
+                id_, incarnation, fence = fromhex(one.execution_id), one.incarnation, one.fence
+                n = guess(id_)
+                if n:
+                    asked.append((place, n, id_, incarnation, fence))
+                    stands[place] = (n, incarnation, fence, me, 0, 0)
+                else:
+                    others.append(place)
+        for part in in_parts(asked):
+            for place, *stand in self._connection.execute(_disturbed(len(part)), [*flat(part), me]).fetchall():
+                if stand[0] is None:
+                    others.append(place)
+                else:
+                    stands[place] = cast("Stand", tuple(stand))
+        if others:
+            ids = [bytes.fromhex(batch[place].execution_id) for place in others]
+            for place, stand in zip(others, self._by_id(ids, places), strict=True):
+                stands[place] = stand
+
+    def _by_id(self, ids: Sequence[bytes], places: Places) -> list[Stand]:
+        stands: list[Stand] = list(self._connection.executemany(_STAND, [(id_,) for id_ in ids]))
+        for id_, (n, *_) in zip(ids, stands, strict=True):
+            if n is not None:
+                places.note([id_], n)
+        return stands
 
     def judge(self, one: Commit, stand: Stand) -> Answer:
         """Decide what becomes of a commit, given how its execution stands."""
@@ -164,55 +235,48 @@ class Batch:
             self.acting[one.execution_id] = True
         return Answer(_GRANTED, wakes)
 
-    def write(self, places: Places) -> None:
+    def write(self) -> None:
         """Write what has been gathered."""
         connection = self._connection
-        if self._births:
-            self._bear(places)
         for start in self._filled:
             life.fill(connection, start)
         for row, start in self._restarts:
             life.restart(connection, row, start, self._now)
         if self._entries:
             journal.write(connection, self._entries)
-        if self._leaving:
-            connection.executemany(_LEAVE, self._leaving)
-        if self._ending:
-            connection.executemany(_END, self._ending)
+        for part in in_parts(self._leaving):
+            connection.execute(_leaving(len(part)), flat(part))
+        for part in in_parts(self._ending):
+            connection.execute(_ending(len(part)), flat(part))
         if self._calm:
             connection.executemany(_CALM, self._calm)
 
-    def _bear(self, places: Places) -> None:
-        births = self._births
-        self._connection.executemany(START, births)
-        # Rows of one transaction are numbered without gaps.
-        first = self._connection.last_insert_rowid() - len(births) + 1
-        places.note(cast("list[bytes]", [row[0] for row in births]), first)
-
     def _judge_start(self, one: Commit, start: Start, stand: Stand) -> Answer:
         n, incarnation, fence, owner, wakes, _ = stand
-        unowned = one.status in _UNOWNED
         if n is None:
-            if not unowned and self._me is None:
+            if not self._may_bear(one):
                 return _LOST
-            self._births.append(self._birth(one, start))
             if start.letters:
                 self._filled.append(start)
             self._append(one)
             return _STARTED
         if incarnation != start.incarnation:
-            return self._judge_restart(one, start)
+            return self._judge_meeting(one, start)
         mine = owner is not None and owner == self._me and fence == 1
         if mine and one.acts is not None:
             self.acting[one.execution_id] = False  # for the receipts: of what was done it does nothing twice
-        return Answer(Verdict.STARTED, wakes) if unowned or mine else _APPLIED
+        return Answer(Verdict.STARTED, wakes) if one.status in _UNOWNED or mine else _APPLIED
 
-    def _judge_restart(self, one: Commit, start: Start) -> Answer:
-        if not start.restarts or not _is_detached(one, start):
-            return _JOINED
-        row = find(self._connection, bytes.fromhex(one.execution_id))
-        if row is None or not life.may_restart(self._connection, row, start):
-            return _JOINED
+    def _judge_meeting(self, one: Commit, start: Start) -> Answer:
+        """A start that meets another life than its own."""
+        connection = self._connection
+        row = find(connection, bytes.fromhex(one.execution_id))
+        assert row is not None
+        if life.has_begun_earlier(connection, row, start):
+            return _APPLIED
+        if not _is_detached(one, start) or not life.may_restart(connection, row, start):
+            met = life.met(connection, row, start)
+            return _JOINED if met is None else Answer(Verdict.JOINED, met=(met,))
         self._restarts.append((row, start))
         self._append(one)
         return Answer(Verdict.STARTED, row.wakes)
@@ -243,7 +307,13 @@ class Batch:
             return HELD, one.held, NEVER, None, None, one.waits, one.exit
         return status, None, NEVER if one.wake_at is None else one.wake_at, None, None, one.waits, None
 
-    def _birth(self, one: Commit, start: Start) -> Row:
+    def _may_bear(self, one: Commit) -> bool:
+        """Whether the execution may begin as it is asked to: in its worker's hands only if that one lives."""
+        return self._me is not None or one.status in _UNOWNED
+
+    def _birth(self, one: Commit) -> Row:
+        start = one.start
+        assert start is not None
         if _is_detached(one, start):
             # Nobody has begun it, whatever its start says, unless it brings a journal: its first claim will.
             return detached(start, self._now, start.began_at if one.entries else None)

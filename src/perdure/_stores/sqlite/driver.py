@@ -5,11 +5,16 @@ takes or gives a value would be of an unknown type.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import apsw
 
+T = TypeVar("T")
+
 Value = str | int | float | bytes | None  # what a column may hold
+
+# The most rows that one statement is given. Its parameters are four to twenty-five times as many, and SQLite takes 32,766.
+_MOST_ROWS: Final = 256
 
 
 class Cursor(Protocol):
@@ -47,3 +52,28 @@ def connect(path: str, flags: int) -> Connection:
 def select(connection: Connection, sql: str, bindings: Sequence[Value] = ()) -> list[Any]:
     """All rows of one query."""
     return connection.execute(sql, bindings).fetchall()
+
+
+def in_parts(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Rows in parts of which each is one statement's: powers of two, so that a handful of statements serves every number.
+
+    A statement for each row, as by `executemany`, takes no longer. But after each the thread must get the interpreter
+    back, and beside an event loop that is never idle it waits for that each time.
+    """
+    begin, left, size = 0, len(rows), _MOST_ROWS
+    while left:
+        while size > left:
+            size >>= 1
+        yield rows[begin : begin + size]
+        begin += size
+        left -= size
+
+
+def values(row: str, count: int) -> str:
+    """The values of so many rows, each as given: `(?, ?)`."""
+    return "VALUES " + ", ".join([row] * count)
+
+
+def flat(rows: Iterable[Sequence[Value]]) -> list[Value]:
+    """The bindings of several rows."""
+    return [value for row in rows for value in row]

@@ -1,16 +1,20 @@
 """What is written into journals, and read from them."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import repeat
 from typing import Any, Final, cast
 
 from perdure._model.journal import Entry
-from perdure._stores.sqlite.driver import Connection, select
+from perdure._stores.sqlite.driver import Connection, flat, in_parts, select, values
 from perdure.errors import StoreRefusedError
 
 EntryRow = tuple[bytes, *tuple[int | str | bytes, ...]]  # the incarnation, and an `Entry`
 
-_WRITE: Final = "INSERT INTO perdure_journal VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+# FAIL, or SQLite would keep what it changes for each statement of several rows, to take it back if one is refused.
+# Whoever refuses a row takes the whole transaction back, or comes to its savepoint.
+_WRITE: Final = "INSERT OR FAIL INTO perdure_journal {} ON CONFLICT DO NOTHING"
+_ENTRY: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _WRITTEN: Final = "SELECT * FROM perdure_journal WHERE incarnation = ? AND seq = ?"
 _READ: Final = (
     "SELECT seq, kind, name, occurrence, attempt, input, exit, at FROM perdure_journal"
@@ -27,7 +31,8 @@ def write(connection: Connection, entries: Sequence[EntryRow]) -> None:
         StoreRefusedError: Another entry is there in the place of one of them.
     """
     before = connection.total_changes()
-    connection.executemany(_WRITE, entries)
+    for part in in_parts(entries):
+        connection.execute(_writing(len(part)), flat(part))
     if connection.total_changes() - before == len(entries):
         return
     # Some were there. A repeat says the same words; anything else is two turns that claim one
@@ -38,6 +43,11 @@ def write(connection: Connection, entries: Sequence[EntryRow]) -> None:
                 f"Entry {entry[1]} of the journal {entry[0].hex()} is there already, with other content."
                 " Two turns have been committed under one fence: this is a defect of perdure. Nothing was written."
             )
+
+
+@cache
+def _writing(count: int) -> str:
+    return _WRITE.format(values(_ENTRY, count))
 
 
 def read(connection: Connection, incarnation: bytes, after: int) -> list[Entry]:

@@ -34,6 +34,10 @@ class Places:
         for n, id_ in enumerate(ids, first):
             numbers[slot(id_[-2:], "big")] = n
 
+    def guess(self, id_: bytes) -> int:
+        """The number of its row, as far as anything is known of it; else 0."""
+        return self._numbers[int.from_bytes(id_[-2:], "big")]
+
     def guesses(self, ids: Iterable[bytes]) -> list[tuple[int, bytes]]:
         """Number and id of those of which anything is known."""
         numbers, slot = self._numbers, int.from_bytes  # at hand: every commit comes by here
