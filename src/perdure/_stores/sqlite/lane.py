@@ -11,6 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from perdure._stores.sqlite.clerk import Clerk, let_go
+from perdure._stores.sqlite.courtesy import Courtesy
 from perdure._stores.sqlite.job import Job, Work, settle
 from perdure.errors import UsageError
 
@@ -41,6 +42,7 @@ class ThreadLane:
     def __init__(self, name: str, clerk: Clerk) -> None:
         self._clerk = clerk
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
+        self._courtesy = Courtesy()
         self._thread = threading.Thread(target=self._live, name=name, daemon=True)
         self._thread.start()
 
@@ -50,7 +52,11 @@ class ThreadLane:
         """Have work done, and wait for it. Cancelling the wait does not take the work back."""
         job = Job(work, before, after)
         self._queue.put(job)
-        return await job.future
+        self._courtesy.expect(job)
+        try:
+            return await job.future
+        finally:
+            self._courtesy.relieve(job)
 
     def end(self) -> None:
         """Let the thread do what it was asked before, waiting for nobody any more, and then end."""

@@ -11,7 +11,7 @@ the connection is asked whether the transaction is still open: then it is rolled
 was written; else SQLite has done so itself. Either way the callers are told to repeat.
 
 Between two batches the clerk checkpoints the WAL, so that nobody's answer waits for it, and looks
-at `data_version`, which on this connection moves only when somebody else has written.
+now and then at `data_version`, which on this connection moves only when somebody else has written.
 """
 
 import asyncio
@@ -54,6 +54,7 @@ class Writer(Clerk):
     ) -> None:
         self._hints = hints  # the store's own list: it grows while the thread runs
         self._data_version: int | None = None
+        self._looked_at = 0.0  # by the monotonic clock
         self._wal_pages = 0
         self._give_up_at = 0.0  # by the monotonic clock; set anew by everything that may have to wait
         self.nap_s = POLL_S if polls else None
@@ -89,8 +90,10 @@ class Writer(Clerk):
         if self._wal_pages >= CHECKPOINT_PAGES:
             self._wal_pages = 0
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        if self.nap_s is not None:
+        # Not after each batch: a look needs the interpreter three times, and the next batch may be waiting.
+        if self.nap_s is not None and time.monotonic() - self._looked_at >= self.nap_s:
             self._look(connection)
+            self._looked_at = time.monotonic()
 
     def _connected(self, connect: Callable[["Writer"], Connection]) -> Connection:
         self._give_up_at = time.monotonic() + PATIENCE_S
