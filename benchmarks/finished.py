@@ -1,17 +1,13 @@
-"""A process that measures what each verb of the store costs beside a million finished executions, and beside none.
+"""What each verb of the store costs beside finished executions: a meter, and a file that is filled with them.
 
 The file is filled by SQL, through the store's own tables, from executions that the store itself has written: so the
-rows are what they would be, and a million take seconds. Both stores are open at once and take turns, so that a
-neighbour slows both down. What is compared is CPU time, over all threads, the kernel's included: it has the pages that
-a large index reads and dirties, and leaves out how long the disk takes for one fsync, which is the same for both and
-would hide everything else.
+rows are what they would be, and a million take seconds. Who compares two stores has both open at once and lets them
+take turns (`beside.py`), so that a neighbour slows both down. What is compared is CPU time, over all threads, the
+kernel's included: it has the pages that a large index reads and dirties, and leaves out how long the disk takes for one
+fsync, which is the same for both and would hide everything else.
 """
 
-import asyncio
-import json
 import os
-import statistics
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
@@ -27,7 +23,6 @@ from perdure._model.status import Status
 from perdure._stores.sqlite import SqliteStore
 from perdure._values.instant import Instant
 
-ROUNDS: Final = 30
 AT_ONCE: Final = 100
 AGAIN: Final = 10
 ENTRIES: Final = 3  # of a finished execution
@@ -201,29 +196,3 @@ def table_columns(connection: apsw.Connection, table: str, but: Sequence[str]) -
     # `table_info` leaves out generated columns, which cannot be inserted.
     names = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
     return ", ".join(name for name in names if name not in but)
-
-
-async def compare(directory: Path, count: int, rounds: int) -> dict[str, tuple[float, float]]:
-    """By verb: the median cost in microseconds beside that many finished executions, and beside one."""
-    full, empty = directory / "finished.perdure", directory / "empty.perdure"
-    for path in (full, empty):
-        await finish_one(path)
-    began = time.perf_counter()
-    multiply(full, count)
-    print(f"{count:,} finished executions in {time.perf_counter() - began:.0f} s", file=sys.stderr)
-    meters = Meter(SqliteStore(full)), Meter(SqliteStore(empty))
-    for meter in meters:
-        await meter.open()
-        await meter.take_round()
-        meter.costs.clear()
-    for _ in range(rounds):
-        for meter in meters:
-            await meter.take_round()
-    for meter in meters:
-        await meter.store.close()
-    costs, others = (meter.costs for meter in meters)
-    return {verb: (statistics.median(costs[verb]), statistics.median(others[verb])) for verb in costs}
-
-
-if __name__ == "__main__":
-    print(json.dumps(asyncio.run(compare(Path(sys.argv[1]), int(sys.argv[2]), ROUNDS))))

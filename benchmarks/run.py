@@ -7,6 +7,7 @@ spoils a sample of every figure and the median of none. What is large is measure
 import argparse
 import asyncio
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import report
+from busy import measure_busy, measure_idle
 from coordination import measure_coordination
 from figure import CHILDREN, EXECUTED, FINISHED, IN_FLIGHT, SLEEPERS, SUSPENDED, WAITING, Figures, new_figures
 from limit import measure_inserts, measure_syncs, read_journal
@@ -38,6 +40,7 @@ WORKFLOWS = 1_000
 WORKFLOWS_ALONE = 50
 ONE_STEP_WORKFLOWS = 300
 GATHERS = 3
+BUSY_WORKFLOWS = 15
 SYNCS = 200
 IMPORTS = 11
 IMPORTS_ALL = 5
@@ -67,6 +70,10 @@ def measure_round(directory: Path, figures: Figures) -> None:
     figures["one_step_p50_ms"].samples.append(waited.percentile(50))
     figures["one_step_p99_ms"].samples.append(waited.percentile(99))
     figures["gather_ms"].samples += waited.gather
+    busy = asyncio.run(measure_busy(directory / "busy.perdure", workflows=BUSY_WORKFLOWS))
+    idle = asyncio.run(measure_idle(directory / "idle.perdure", workflows=BUSY_WORKFLOWS))
+    figures["busy_p50_ms"].samples.append(statistics.median(busy))
+    figures["busy_times"].samples.append(statistics.median(busy) / idle)
     figures["disk_syncs_per_s"].samples.append(measure_syncs(directory / "syncs", SYNCS))
     cores = others.cores()
     if cores is not None:
@@ -168,7 +175,7 @@ def measure_replay(directory: Path, figures: Figures) -> None:
 
 
 def measure_finished(directory: Path, figures: Figures) -> None:
-    for verb, (full, empty) in ask("finished.py", directory, FINISHED, limit_s=LARGE_LIMIT_S).items():
+    for verb, (full, empty) in ask("beside.py", directory, FINISHED, limit_s=LARGE_LIMIT_S).items():
         figures[f"finished_{verb}"].samples.append(full / empty)
         say(f"{verb}: {full:,.1f} µs of CPU beside {FINISHED:,} finished executions, {empty:,.1f} beside none")
 
