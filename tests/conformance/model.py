@@ -113,6 +113,8 @@ class Model:
         waits = one.status is Status.PENDING or (one.status is Status.SUSPENDED and start.due_at is not None)
         unowned = waits or one.status is Status.SUSPENDED
         if row is not None and row.incarnation != start.incarnation:
+            if start.incarnation in {incarnation for incarnation, _, _ in row.lives}:
+                return Answer(Verdict.APPLIED), False, False
             if waits and self._may_restart(row, start):
                 self._restart(row, start)
                 return Answer(Verdict.STARTED, row.wakes), True, False

@@ -1,4 +1,4 @@
-"""How large what a body says may be: `payload_limit`, the same for everything, and alike on every replay (R42)."""
+"""How large what bodies and activities say may be: `payload_limit`, the same for all of it, and on every replay (R15, R42)."""
 
 import pytest
 
@@ -6,9 +6,13 @@ from perdure import (
     DurableChannel,
     DurableDeferred,
     PayloadError,
+    Schedule,
     activity,
     continue_as_new,
+    current_attempt,
     execution_id,
+    heartbeat,
+    last_heartbeat,
     publish,
     set_attributes,
     workflow,
@@ -231,5 +235,42 @@ def test_what_was_taken_once_is_taken_on_every_replay(lab, what):
         async with lab.engine([careful, other], payload_limit=500):
             await Go.succeed(handle.token(Go), None)
             assert await lab.result(careful.handle(handle.execution_id)) == "taken"
+
+    lab.run(main)
+
+
+@pytest.mark.parametrize("on_thread", [False, True], ids=["async", "thread"])
+def test_what_an_activity_notes_of_its_progress_is_no_larger_than_the_limit(lab, on_thread):
+    """R15: an error in the activity, at the call; what was noted before stands, here and for the next attempt."""
+
+    def count() -> list[str | int | None]:
+        if current_attempt() == 2:
+            return [last_heartbeat(int)]
+        heartbeat(1)
+        for _ in range(2):
+            with pytest.raises(PayloadError, match=r"heartbeat.*counts.*1,003 bytes.*limit is 1,000.*payload_limit"):
+                heartbeat(f"{WORDY}y")
+        assert last_heartbeat(int) == 1
+        heartbeat(2)
+        heartbeat(f"{WORDY}y")
+        raise AssertionError
+
+    @activity(name="counts", retry=Schedule.recurs(1))
+    async def on_the_loop() -> list[str | int | None]:
+        return count()
+
+    @activity(name="counts", retry=Schedule.recurs(1))
+    def in_a_thread() -> list[str | int | None]:
+        return count()
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> list[str | int | None]:
+        return await (in_a_thread() if on_thread else on_the_loop())
+
+    async def main():
+        async with lab.engine([work], payload_limit=1_000) as engine:
+            assert await lab.finish(work.execute("k")) == [2]
+            first, _ = await engine.journal(work.execution_id("k"))
+            assert "limit is 1,000" in str(first)
 
     lab.run(main)

@@ -11,6 +11,7 @@ from perdure import (
     Defect,
     DurableChannel,
     DurableDeferred,
+    ExecutionExistsError,
     Interrupted,
     Status,
     Success,
@@ -1564,6 +1565,35 @@ def test_a_fork_of_a_running_execution_goes_its_own_way(lab):
     lab.run(main)
 
 
+@pytest.mark.parametrize("how", ["fork", "start"])
+def test_who_was_not_told_that_it_is_begun_is_told_so_though_it_has_another_life_since(lab, how):
+    """R37, R49: what is there is what was asked for; sent again, it is known as that, and is no duplicate."""
+
+    async def main():
+        async with lab.engine([work]) as engine:
+            original = await work.start("original")
+            assert await lab.result(original) == "ab"
+            probe = lab.probe(engine)
+            hold = probe.hold("commit")
+            probe.fail("commit", written=True)
+            copy = "5" * 32
+            if how == "fork":
+                beginning = asyncio.ensure_future(engine.fork(original.execution_id, at=1, new_id=copy))
+            else:
+                late = work.options(execution_id=copy, delay="1 hour", on_duplicate="reject")
+                beginning = asyncio.ensure_future(late.start("late"))
+            await until(lambda: hold.kept == 1)
+            await engine.interrupt_unsafe(copy)
+            await engine.rewind(copy, to=0)
+            hold.release()
+            begun = await lab.finish(beginning)
+            assert copy == (begun if how == "fork" else begun.execution_id)
+            assert await life(engine, copy) == 2
+            assert await lab.result(work.handle(copy)) == "ab"
+
+    lab.run(main)
+
+
 # Going on as new ----------------------------------------------------------------------------------------------------------
 
 
@@ -1588,6 +1618,47 @@ def test_a_loop_that_goes_on_as_new_has_a_bounded_journal(lab):
             assert (info.incarnation, info.payload) == (21, {"key": "k", "n": 20})
             lives = await lab.probe(engine).inner.lives(handle.execution_id)
             assert [(one.number, one.status) for one in lives] == [(n, Status.SUCCEEDED) for n in range(1, 21)]
+
+    lab.run(main)
+
+
+@pytest.mark.parametrize("where", ["it is in hand", "it is another worker's", "it is over"])
+def test_what_a_life_was_begun_with_is_no_other_payload(lab, log, where):
+    """R2, R37: whichever it was; of one that none was begun with, each who brings it hears, also of many at once."""
+    gate = Gate()
+
+    @activity
+    async def pauses() -> None:
+        await gate.wait()
+
+    @workflow(idempotency_key=lambda key, n: key)
+    async def loops(key: str, n: int) -> int:
+        if n < 3:
+            continue_as_new(key, n + 1)
+        await pauses()
+        return n
+
+    async def main():
+        async with lab.engine([loops]) as first, lab.engine([loops]) as second:
+            handle = await first.start(loops, "k", 0)
+            await lab.settle()
+            if where == "it is over":
+                gate.open()
+                await lab.settle()
+            owner, other = first, second
+            if handle.execution_id in lab.service(second).runners:
+                owner, other = second, first
+            asked = other if where == "it is another worker's" else owner
+            starts = [asyncio.ensure_future(asked.start(loops, "k", n)) for n in (7, 0, 2, 3, 0, 7)]
+            for start in starts:
+                assert (await lab.finish(start)).execution_id == handle.execution_id
+            said = [one.getMessage() for one in log.records if "another payload" in one.getMessage()]
+            assert len(said) == 2
+            assert all("(n differ(s))" in one for one in said)
+            with pytest.raises(ExecutionExistsError):
+                await lab.finish(asked.start(loops.options(on_duplicate="reject"), "k", 3))
+            gate.open()
+            assert await lab.result(handle) == 3
 
     lab.run(main)
 

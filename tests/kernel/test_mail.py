@@ -243,6 +243,30 @@ def test_a_second_wait_for_a_child_that_was_given_up_is_no_divergence():
     is_replayed(play)
 
 
+def test_a_child_that_was_left_and_asked_for_and_left_again_in_one_turn_is_left():
+    """R31: what a turn does is done as a whole, the joining behind the leaving; so the last word has to be said there."""
+
+    async def body(last: str) -> int:
+        for _ in range(2 if last == "left" else 1):
+            waiting = asyncio.ensure_future(child.execute("a"))
+            await (fetch(1) if last == "asked for" else asyncio.sleep(0))
+            waiting.cancel()
+            await asyncio.sleep(0)
+        return await (child.execute("a") if last == "asked for" else fetch(2))
+
+    asked, left = Post(lambda: body("asked for")), Post(lambda: body("left"))
+    asked.answer("fetch", 0)
+    id_ = child.execution_id("a")
+    for play, rejoined in ((asked, [id_]), (left, [])):
+        acts = play.acts[-1]
+        assert set(acts.leaves) == {id_}
+        assert [start.execution_id for start in acts.rejoins] == rejoined
+    assert [start.execution_id for acts in asked.acts for start in acts.children] == [id_]
+    assert asked.child_ends("a", 3)
+    assert asked.result() == 3
+    is_replayed(asked)
+
+
 def test_a_child_s_end_that_was_kept_reaches_everybody_who_asks_for_that_child():
     """R8, R31: code that asks for it later than the code that heard of it, and more than once."""
 
@@ -371,6 +395,23 @@ def test_of_two_receives_one_is_given_up_and_the_other_has_the_first_message():
     play.message("m2", 2)
     play.answer("fetch", 0)
     assert sorted(play.result()) == [1, 2]
+    is_replayed(play)
+
+
+def test_the_message_of_a_receive_that_is_given_up_in_its_turn_goes_to_who_waits_already():
+    """R48: put back for whoever asks next, it would lie there beside one who has asked and waits for ever."""
+
+    async def body() -> int:
+        await fetch(1)
+        one, other = asyncio.create_task(Amounts.receive()), asyncio.create_task(Amounts.receive())
+        await asyncio.sleep(0)
+        one.cancel()
+        return await other
+
+    play = Post(body)
+    play.message("m1", 1)
+    play.answer("fetch", 0)
+    assert play.result() == 1
     is_replayed(play)
 
 

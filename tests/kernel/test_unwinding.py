@@ -23,6 +23,9 @@ from perdure import (
     workflow,
 )
 from perdure._definitions.activity import ActivityCall
+from perdure._kernel.ending import Ending, plain_ending
+from perdure._kernel.event import Origin
+from perdure._kernel.kernel import Kernel
 from perdure._model.records import DEADLINE_NAME, INTERRUPTED, Letter, MailKind
 from perdure._model.status import Held, Status
 from perdure._values.exit_codec import encode_outcome
@@ -639,6 +642,40 @@ def test_an_interrupt_after_a_resume_waits_for_the_attempt_that_runs() -> None:
     assert resumed.waiting == ['slow{"x":1}#1']
     resumed.answer("slow", 4)
     assert resumed.waiting == ['store{"x":4}#1']
+
+
+def test_a_failure_that_cannot_be_read_holds_what_is_interrupted_with_it() -> None:
+    """R27, R40: what its guard is to hear nobody knows."""
+
+    async def body() -> None:
+        await with_compensation(slow(1), undo)
+
+    play = played(body)
+    _hold_with(play, play.call("slow"), Declined(code=1))
+    # It was declared then.
+    play.journal = [entry._replace(exit=entry.exit.replace(b'"die"', b'"fail"')) for entry in play.journal]
+    held = play.again()
+    assert held.interrupt(HELD_WITH)
+    assert held.held is Held.UNREADABLE
+
+
+def test_a_skip_is_nothing_to_one_that_its_body_s_failure_holds() -> None:
+    """R28, R36: no compensation holds it; an interrupt lifts it, and a skip neither lifts it nor is recorded."""
+
+    def judge(value: Any, failure: BaseException | None, interrupted: bytes | None) -> Ending:
+        return plain_ending(value, failure, interrupted)._replace(held=Held.FAILURE)
+
+    async def body() -> None:
+        raise ValueError
+
+    kernel = Kernel(Origin("00" * 16, 1, "Body", b"seed", 0, unborn=True), judge=judge)
+    kernel.begin(body)
+    for letter in (MailKind.SKIP, MailKind.INTERRUPT):
+        assert kernel.trouble is not None
+        assert kernel.trouble.held is Held.FAILURE
+        assert kernel.read(Letter(1, letter, "held/1", INTERRUPTED, 0)) is (letter is MailKind.INTERRUPT)
+    assert kernel.trouble is None
+    assert kernel.ended
 
 
 # What an execution was held with: neither an interrupt nor a deadline.

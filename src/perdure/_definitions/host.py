@@ -293,6 +293,7 @@ class AttemptScope(Protocol):
 
         Raises:
             AttemptCancelled: The attempt is over.
+            PayloadError: The details are larger than the engine takes.
         """
         ...
 

@@ -211,7 +211,8 @@ def heartbeat(details: object = None) -> None:
     Raises:
         OutsideExecutionError: No activity runs here.
         AttemptCancelled: This attempt is over (it timed out, or its execution was interrupted): stop here.
-        PayloadError: The details do not go into JSON.
+        PayloadError: The details do not go into JSON, or are larger than the engine's `payload_limit`; what was noted
+            before stands.
 
     Example:
         ```python

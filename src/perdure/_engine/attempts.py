@@ -12,6 +12,7 @@ import inspect
 import logging
 from collections.abc import Awaitable
 from contextvars import copy_context
+from functools import lru_cache
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -173,11 +174,10 @@ class Attempt:
 
     def begin(self) -> None:
         """Call the function, as a task of the outer loop in a copy of the body's context (R14)."""
-        # A copy of that copy, or the next attempt would see what this one sets.
-        context = self.call.context.copy()
-        self._task = asyncio.get_running_loop().create_task(
-            self._perform(), name=f"activity {self.call.name!r} of {self._owner.workflow}", context=context
-        )
+        call, name = self.call, _task_name(self.call.name, self._owner.workflow)
+        # A copy of that copy, or the next attempt would see what this one sets. Not by the loop's `create_task`: a factory
+        # that begins tasks at once would run the function in the middle of whatever has allowed it.
+        self._task = asyncio.Task(self._perform(), loop=self._shop.loop, name=name, context=call.context.copy())
 
     @property
     def task(self) -> asyncio.Task[None]:
@@ -212,7 +212,11 @@ class Attempt:
         try:
             if self._recalls:
                 self._last_details = await self._shop.recall_heartbeat(self)
-            await self._take_place()
+            # Without a coroutine, in the good case: there is a place, and no thread is needed.
+            if self.call.activity.is_async and self._shop.slots.try_take():
+                self._placed = True
+            else:
+                await self._take_place()
         except asyncio.CancelledError:
             self._end(None)
             return
@@ -236,9 +240,7 @@ class Attempt:
 
         Before its timeout runs: a function that waits behind others has done nothing wrong.
         """
-        slots = self._shop.slots
-        if not slots.try_take():
-            await slots.queue_up()
+        await self._shop.slots.take()
         self._placed = True
         if not self.call.activity.is_async:
             try:
@@ -250,7 +252,8 @@ class Attempt:
 
     async def _exit(self) -> Event | None:
         activity = self.call.activity
-        self._arm_timeout(activity)
+        if activity.timeout_ms is not None or activity.total_timeout_ms is not None:
+            self._arm_timeout(activity)
         _failpoints.reach("effect.before")
         try:
             if activity.is_async:
@@ -320,8 +323,6 @@ class Attempt:
 
     def _arm_timeout(self, activity: Activity[..., Any]) -> None:
         """End it after its own timeout, or when all attempts together have used up theirs (R11)."""
-        if activity.timeout_ms is None and activity.total_timeout_ms is None:
-            return
         now = self._shop.clock.now()
         limits: list[tuple[int, int]] = []
         if activity.timeout_ms is not None:
@@ -436,6 +437,8 @@ class Attempt:
     def heartbeat(self, details: bytes, /) -> None:
         """Note progress, at most one write a second; from any thread (R15)."""
         self._check_goes_on()
+        # Before it counts as noted: what is refused replaces nothing, neither here nor in the store.
+        check_size(details, self._shop.payload_limit, f"The heartbeat of activity {self.name!r}", self.name)
         self._last_details = details
         now = self._shop.clock.now()
         self._unwritten = self._noted_at is not None and now - self._noted_at < HEARTBEAT_MS
@@ -521,6 +524,11 @@ class Attempt:
         if self._has_thread:
             self._has_thread = False
             self._shop.thread_slots.give()
+
+
+@lru_cache
+def _task_name(activity: str, workflow: str) -> str:
+    return f"activity {activity!r} of {workflow}"
 
 
 def _runs_on(loop: asyncio.AbstractEventLoop) -> bool:

@@ -158,8 +158,8 @@ class Runner:
         self.reloading = False
         # It is no longer this worker's.
         self.gone = False
-        # Done when its birth is durable: STARTED or JOINED. None for a claimed one.
-        self.born: asyncio.Future[Verdict] | None = None
+        # Done with the store's answer to its birth: STARTED or JOINED. None for a claimed one.
+        self.born: asyncio.Future[Answer] | None = None
 
     @classmethod
     def born_here(cls, keeper: Keeper, implementation: Implementation, start: Start) -> "Runner":
@@ -240,7 +240,7 @@ class Runner:
         if self.gone:
             # Others have taken this worker for dead before this turn came: the start is written nowhere.
             if self.born is not None and not self.born.done():
-                self.born.set_result(Verdict.LOST)
+                self.born.set_result(Answer(Verdict.LOST))
             return
         self._began = True
         start.began_at = self._origin.began_at
@@ -413,7 +413,7 @@ class Runner:
         commit, self._commit = self._commit, None
         assert commit is not None
         if self.born is not None and not self.born.done():
-            self.born.set_result(answer.verdict)
+            self.born.set_result(answer)
         if commit.calm and answer.verdict in {Verdict.GRANTED, Verdict.STAYS}:
             self._keeper.calmed(self)
         # Of a hold that meets mail nothing is written; it is sent again, without the hold.
@@ -430,9 +430,6 @@ class Runner:
             self._obey(answer, commit)
         if answer.stirs:
             self._keeper.stirred()
-        for met in answer.met:
-            if not met.start.strict:  # of that one its body hears
-                heed_mismatch(met.start, met.payload)
 
     def _done(self, acts: Acts, answer: Answer) -> None:
         """What the turn did to others is durable, or was for nothing."""
@@ -441,6 +438,9 @@ class Runner:
         # Not only when it rests: its body may run for hours beside what it has started.
         for start in (*acts.starts, *acts.children, *acts.rejoins):
             self._keeper.stored(start)
+        for met in answer.met:
+            if not met.start.strict:  # of that one its body hears
+                heed_mismatch(met.start, met.payload)
         if answer.verdict is Verdict.APPLIED:
             return  # without receipts: an earlier try has written it, and it is in other hands or at rest since
         for event in self._outgoing.receipts(answer, self._keeper.clock.now()):

@@ -6,16 +6,15 @@ the first turn may have run for nothing; its effects have not.
 
 import asyncio
 import logging
-from typing import Protocol
+from typing import Final, Protocol
 
 from perdure._definitions import ambient
 from perdure._definitions.host import OnDuplicate
 from perdure._engine.mismatch import heed_mismatch
 from perdure._engine.registry import Registry
-from perdure._engine.results import Results
 from perdure._engine.runner import Keeper, Runner, not_known_to_be_written
 from perdure._engine.turns import Turns
-from perdure._model.records import Answer, Commit, ExecutionId, Record, Start, Verdict
+from perdure._model.records import Answer, Commit, ExecutionId, Start, Verdict
 from perdure._model.status import Status
 from perdure._model.store import Store
 from perdure._values.limit import check_size
@@ -27,6 +26,9 @@ from perdure.errors import (
 )
 
 logger = logging.getLogger("perdure")
+
+# What a start hears that has met an execution with its own payload.
+_HERE: Final = Answer(Verdict.JOINED)
 
 
 class Reception(Keeper, Protocol):
@@ -51,9 +53,6 @@ class Reception(Keeper, Protocol):
     def has_room(self) -> bool:
         """Whether a new execution may run here now, before all that is pending."""
         ...
-
-    @property
-    def results(self) -> Results: ...
 
 
 class _Starter:
@@ -87,21 +86,25 @@ class Starts:
         """Start or join; it is durable when this returns."""
         self._check(start)
         runner = self._reception.runners.get(start.execution_id)
-        if runner is None:
-            verdict = await self._write(start)
-        else:
-            verdict = await self._join_birth(runner)
-        if verdict is Verdict.LOST:
+        answer = await self._write(start) if runner is None else await self._meet(runner, start)
+        if answer.verdict is Verdict.LOST:
             # This worker was retired while the birth was on its way; a start that waits needs no worker.
-            verdict = await self._store(start)
-        if verdict is Verdict.JOINED:
-            await self._join(start, on_duplicate)
+            answer = await self._store(start)
+        if answer.verdict is Verdict.JOINED:
+            _join(start, answer, on_duplicate)
 
-    async def _join_birth(self, runner: Runner) -> Verdict:
+    async def _meet(self, runner: Runner, start: Start) -> Answer:
+        """What becomes of a start whose execution this worker has in hand already."""
         # Shielded: cancelling one caller must not cancel the birth that others wait for. A birth that is lost was
         # written nowhere, and its own starter may have gone meanwhile: whoever else waits has it written.
-        lost = runner.born is not None and await asyncio.shield(runner.born) is Verdict.LOST
-        return Verdict.LOST if lost else Verdict.JOINED
+        born = _HERE if runner.born is None else await asyncio.shield(runner.born)
+        if born.verdict is Verdict.LOST:
+            return born
+        if start.payload != runner.payload:
+            # It may be that of an earlier life, which only the store knows.
+            return await self._store(start)
+        # To a birth that has itself JOINED, the store has said what it has met.
+        return born if born.verdict is Verdict.JOINED else _HERE
 
     def give_up(self) -> None:
         """The engine has closed; what is still on its way is not known to be written."""
@@ -122,7 +125,7 @@ class Starts:
                 workflow=start.workflow,
             )
 
-    async def _write(self, start: Start) -> Verdict:
+    async def _write(self, start: Start) -> Answer:
         reception = self._reception
         implementation = reception.registry.get(start.workflow)
         if implementation is None or start.due_at is not None or start.restarts or not reception.has_room:
@@ -141,16 +144,17 @@ class Starts:
         """
         assert birth.start is not None
         self._check(birth.start)
-        if (await self._submit(birth, birth.start)).verdict is Verdict.JOINED:
+        answer = await self._submit(birth, birth.start)
+        if answer.verdict is Verdict.JOINED:
             raise ExecutionExistsError(
                 f"Execution {birth.execution_id} exists already; choose another id.", execution_id=birth.execution_id
             )
 
-    async def _store(self, start: Start) -> Verdict:
+    async def _store(self, start: Start) -> Answer:
         """Store it for whoever has room, now or later."""
         status = Status.PENDING if start.due_at is None else Status.SUSPENDED
         commit = Commit(start.execution_id, start.incarnation, 0, 0, status, start, wake_at=start.due_at)
-        return (await self._submit(commit, start)).verdict
+        return await self._submit(commit, start)
 
     async def _submit(self, commit: Commit, start: Start) -> Answer:
         written: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -160,19 +164,12 @@ class Starts:
         self._reception.committer.submit(commit, _Starter(self._reception, start, written))
         return await asyncio.shield(written)
 
-    async def _was_its_payload(self, record: Record, start: Start) -> bool:
-        """Whether an earlier life of it was started with this payload: one that goes on as new has another each time."""
-        if record.number == 1:
-            return False
-        return any(life.payload == start.payload for life in await self._reception.store.lives(record.execution_id))
 
-    async def _join(self, start: Start, on_duplicate: OnDuplicate) -> None:
-        if on_duplicate == "reject":
-            raise ExecutionExistsError(
-                f"Execution {start.execution_id} of {start.workflow!r} exists already, and on_duplicate is 'reject'.",
-                execution_id=start.execution_id,
-            )
-        record = await self._reception.results.record(start.execution_id)
-        if record is None or record.payload == start.payload or await self._was_its_payload(record, start):
-            return
-        heed_mismatch(start, record.payload)
+def _join(start: Start, answer: Answer, on_duplicate: OnDuplicate) -> None:
+    if on_duplicate == "reject":
+        raise ExecutionExistsError(
+            f"Execution {start.execution_id} of {start.workflow!r} exists already, and on_duplicate is 'reject'.",
+            execution_id=start.execution_id,
+        )
+    for met in answer.met:
+        heed_mismatch(start, met.payload)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from perdure import _ids
+from perdure._definitions.host import Call
 from perdure._kernel.event import Event
 from perdure._model.journal import ANSWERS, FORKS, MARKERS, Entry, Kind
 from perdure._model.records import Acts, Start
@@ -130,6 +131,16 @@ class Draft:
             if entry.occurrence == occurrence:
                 return entry
         return None
+
+    def has_begun(self, call: Call) -> bool:
+        """Whether the attempt that is due now was begun by a worker that is gone (R50)."""
+        # The occurrence counts: the same order may be placed twice, and the first one's note says nothing of the second.
+        asked = (call.occurrence, call.attempt)
+        return any(
+            (entry.occurrence, entry.attempt) == asked and (entry.input == call.input or entry.seq <= self.copied)
+            for name in (call.name, *call.formerly)
+            for entry in self.answers.get((Kind.ATTEMPT_BEGUN, name), ())
+        )
 
     def retract_markers(self) -> None:
         """A turn that did not come to rest starts nothing and decides nothing; what was fed stays."""

@@ -1,11 +1,14 @@
 """What goes into a kernel and what may come out of it instead of an end: values, and what mail is as an event."""
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from perdure._model.journal import Entry, Kind
 from perdure._model.records import ExecutionId, Letter, MailKind, message_name, read_message_name
 from perdure._model.status import Held
 from perdure._values.instant import Instant
+
+# Trouble that a turn does not come to rest with.
+_UNFINISHED: Final = frozenset({Held.DIVERGENCE, Held.UNREADABLE, Held.SPINNING})
 
 
 class Origin(NamedTuple):
@@ -48,6 +51,11 @@ class Trouble(NamedTuple):
     error: BaseException
     # The cause, where it is encoded already: the exit that the body came to.
     exit: bytes | None = None
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether a turn does not come to rest with it: nobody knows what it would have come to."""
+        return self.held in _UNFINISHED
 
 
 def event_of(letter: Letter) -> Event:

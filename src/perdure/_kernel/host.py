@@ -10,23 +10,25 @@ from collections.abc import Callable
 from contextvars import Context
 from dataclasses import replace
 from random import Random
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from perdure._definitions import ambient
 from perdure._definitions.clock import IN_MEMORY_THRESHOLD_MS, TimerCall
 from perdure._definitions.host import Call, Finalizer
-from perdure._kernel.agreement import Agreements
-from perdure._kernel.children import Inherited, act_of, asked_of
 from perdure._kernel.customs import Customs
 from perdure._kernel.draft import Draft, Perform
 from perdure._kernel.ending import Stack
 from perdure._kernel.event import Origin
 from perdure._kernel.loop import SERIAL_SHIFT, KernelFuture, KernelLoop, KernelTask, KernelTimer
 from perdure._kernel.matching import Steps
+from perdure._kernel.parent import Parent
 from perdure._model.journal import Entry, Kind
-from perdure._model.records import Acts, ExecutionId, Start
+from perdure._model.records import ExecutionId, Start
 from perdure._values.instant import Instant
 from perdure.errors import PayloadError, UsageError
+
+if TYPE_CHECKING:
+    from perdure._kernel.children import Inherited
 
 # Kernels of this process, counted round: past 2**63 Python folds the upper bits of a hash into the lower ones, and the
 # sets of a worker that has run eight million executions would have another order.
@@ -52,7 +54,7 @@ class BodyHost:
 
     __slots__ = (
         "_calls", "_counts", "_customs", "_draft", "_draws", "_draws_at", "_equals", "_guarded_since", "_number", "_origin", "_patches",
-        "_races", "_steps", "agreements", "asked", "due", "guarded", "inherited", "loop", "main", "next", "outbox", "put_away", "replaying", "stack",
+        "_races", "_steps", "asked", "due", "guarded", "inherited", "loop", "main", "next", "outbox", "parent", "put_away", "replaying", "stack",
         "unread", "unwinds", "withdrawn",
     )  # fmt: skip
 
@@ -101,8 +103,8 @@ class BodyHost:
         self.next: Start | None = None
         # Whom its journal has started, where that was handed on by another life, or copied; None: it is its own.
         self.inherited: Inherited | None = None
-        # What it knows of the payloads of its children; made when it asks for one.
-        self.agreements: Agreements | None = None
+        # What it does about its children; made when it asks for one.
+        self.parent: Parent | None = None
 
     # Who and when --------------------------------------------------------------------------------
 
@@ -361,35 +363,14 @@ class BodyHost:
         """Look whether what a call waits for has come already; if so it is given to it as an event of its own."""
         entry = self._steps.take_message(call.name) if call.kind is Kind.MESSAGE else self._steps.shared(call)
         if call.kind is Kind.CHILD:
-            if self.agreements is None:
-                self.agreements = Agreements(self._draft, self._steps)
-            if entry is None:
-                self._join(call, self.agreements)
-            entry = self.agreements.answer(call, entry)
+            if self.parent is None:
+                self.parent = Parent(self._draft, self._steps, self._customs)
+            entry = self.parent.ask(call, entry)
         if entry is not None:
             self._steps.add(call)
             self.due.append((call, entry))
             return True
         return False
-
-    def _join(self, call: Call, agreements: Agreements) -> None:
-        """Have a child started, or joined; once, whoever else in this body waits for it, until all of them have left it."""
-        start = call.start
-        assert start is not None
-        times_left = self._times_left(start.execution_id)
-        name = act_of(start.execution_id)
-        self._customs.admit_start("child", call.occurrence, start, done=(Kind.ACT, name) in self._draft.answers)
-        self._steps.leaving.pop(call.input, None)
-        if agreements.is_copied(start):
-            start = replace(start, strict=False, differing=None)
-
-        def perform(acts: Acts) -> None:
-            (acts.rejoins if times_left else acts.children).append(start)
-
-        self._draft.act(name, times_left + 1, perform, asked_of(call))
-
-    def _times_left(self, child_id: ExecutionId) -> int:
-        return self.occurrences(Kind.ACT, f"leave:{child_id}")
 
     def unanswered(self, kind: Kind, name: str, /) -> bool:
         """Whether a call of this kind and name waits (R8)."""
@@ -412,7 +393,8 @@ class BodyHost:
             # Not one whose end is known, and was on its way to this call: of it nothing more is heard.
             ends_unknown = call.kind is Kind.CHILD and waited and self._steps.shared(call) is None
             if ends_unknown and self._steps.child(call.input) is None:
-                self._leave(call)
+                assert self.parent is not None
+                self.parent.leave(call)
 
     def _has_begun(self, call: Call) -> bool:
         """Whether an attempt of it may be running; told from the journal alone, so that a replay says the same.
@@ -422,19 +404,6 @@ class BodyHost:
         if call.attempt > 1 and call.due_at is not None:
             return call.due_at <= self._draft.now
         return call.attempt > 1 or self._guarded_since.get(call) != self._draft.fed_seq
-
-    def _leave(self, call: Call) -> None:
-        """Give up a child that nobody here waits for any more: if it is this execution's own, it is interrupted (R31)."""
-        child_id = call.input.decode()
-        if self._draft.marked(Kind.ACT, act_of(child_id), self._times_left(child_id) + 1) is None:
-            return
-        self._steps.leaving[call.input] = call
-
-        def perform(acts: Acts) -> None:
-            acts.rejoins[:] = [start for start in acts.rejoins if start.execution_id != child_id]
-            acts.leaves.append(child_id)
-
-        self._draft.act(f"leave:{child_id}", self.occurrence(Kind.ACT, f"leave:{child_id}"), perform)
 
     def let_go(self) -> None:
         """The body has been put away: nobody is told anything any more.

@@ -16,23 +16,21 @@ import logging
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
-from dataclasses import replace
 from typing import Any, Final
-
-from pydantic_core import from_json, to_json
 
 from perdure._definitions.clock import TimerCall
 from perdure._definitions.host import Call
-from perdure._definitions.start import verdict_on
 from perdure._kernel.children import Inherited
 from perdure._kernel.divergence import divergence_error
 from perdure._kernel.draft import Draft
 from perdure._kernel.ending import Ending, Judge, plain_ending
-from perdure._kernel.event import Event, Origin, Trouble, event_of, told_apart
+from perdure._kernel.event import Event, Origin, Trouble
 from perdure._kernel.finish import Finish
+from perdure._kernel.hold import Hold
 from perdure._kernel.host import BodyHost, LoopTimer
+from perdure._kernel.letter import Letters
 from perdure._kernel.loop import KernelFuture, KernelLoop, KernelTask, Spinning
-from perdure._kernel.matching import SHARED, Steps
+from perdure._kernel.matching import Steps
 from perdure._model.journal import ANSWERS, MARKERS, WITHOUT_COMPENSATIONS, Entry, Kind
 from perdure._model.records import Acts, Letter
 from perdure._model.status import Held
@@ -50,11 +48,6 @@ TURN_BUDGET = 1_000_000
 _TIMER: Final = Kind.TIMER
 _ACTIVITY: Final = Kind.ACTIVITY
 
-# Trouble that a turn does not come to rest with: nobody knows what it would have come to.
-_UNFINISHED: Final = frozenset({Held.DIVERGENCE, Held.UNREADABLE, Held.SPINNING})
-
-_NONE: Final = frozenset[int]()
-
 logger = logging.getLogger("perdure")
 
 MakeBody = Callable[[], Coroutine[Any, Any, Any]]
@@ -64,8 +57,8 @@ class Kernel:
     """One execution in memory."""
 
     __slots__ = (
-        "_budget", "_draft", "_finish", "_held_with", "_host", "_loop", "_main", "_origin", "_read", "_void", "ended",
-        "failing", "outbox", "steps", "trouble",
+        "_budget", "_draft", "_finish", "_hold", "_host", "_letters", "_loop", "_main", "_origin", "ended", "failing",
+        "outbox", "steps", "trouble",
     )  # fmt: skip
 
     def __init__(
@@ -89,16 +82,10 @@ class Kernel:
         # The body's task; None before the body has begun.
         self._main: KernelTask | None = None
         self._finish = Finish(origin.execution_id, self._host, self._loop, self.steps, self._draft, judge=judge)
-        # Recorded failures that count no more.
-        held = self._draft.answers.get((Kind.HELD, "held"))
-        self._void = _NONE if held is None else frozenset(seq for entry in held for seq in from_json(entry.input))
-        # Failed calls that hold the execution until somebody resumes it, each with its failure (R36).
-        self.failing: dict[Call, bytes] = {}
-        # What such calls held it with last, and which they were.
-        self._held_with: tuple[bytes, dict[Call, bytes]] = b"", {}
-        # Letters that have been fed, by kind and what tells them apart.
-        letters = self._draft.letters
-        self._read = {(entry.kind, told_apart(entry)) for entry in letters} if letters else set[tuple[str, str]]()
+        self._hold = Hold(self._draft)
+        # Failed calls that hold the execution until somebody acts, each with its failure (R36).
+        self.failing = self._hold.failing
+        self._letters = Letters(self._host, self.steps, self._finish, self._draft.letters)
         # Whether all is done: the body, what it left behind, and what stood on its stack. Asked for at every step.
         self.ended = False
         # Not None: it will not go on; the engine holds the execution and closes the kernel.
@@ -121,7 +108,7 @@ class Kernel:
         outside = self._loop.enter()
         try:
             self._settle()
-            void, taker = self._void, self.steps.taker
+            void, taker = self._hold.void, self.steps.taker
             for entry in history:
                 if self.trouble is not None or self.ended:
                     break
@@ -144,7 +131,7 @@ class Kernel:
     def _feed_again(self, entry: Entry) -> None:
         """Feed an entry that is no answer to one call."""
         if entry.kind not in MARKERS:
-            if entry.seq in self._void:
+            if entry.seq in self._hold.void:
                 self._draft.fed(entry)
                 call = self.steps.taker(entry)
                 if call is not None:
@@ -164,10 +151,7 @@ class Kernel:
                 self._finish.skip()
                 self._settle()
         elif entry.kind == Kind.HELD:
-            # Somebody has resumed it since, or interrupted it: what failed is due.
-            for call in self.failing:
-                call.due_at = entry.at
-            self._held_with, self.failing = (entry.exit, self.failing), {}
+            self._hold.end(entry)
 
     def deliver(self, event: Event) -> bool:
         """Feed what has just happened. False: nobody waits for it (any more), and it is not recorded."""
@@ -188,15 +172,12 @@ class Kernel:
 
     def read(self, letter: Letter) -> bool:
         """Feed mail. False: it means nothing to the body (any more), or was fed before, and is not recorded."""
-        event = event_of(letter)
-        told = (event.kind, told_apart(event))
-        # First of all: what was decided about an earlier hold would lift the one of now when it is read once more.
-        if told in self._read:
+        event = None if self._host.put_away else self._letters.open(letter, self.trouble)
+        if event is None:
             return False
-        if self._host.put_away or not self._lifts(event):
-            return False
-        self._read.add(told)
-        event = self._addressed(event)
+        # If something has held the execution, this is what somebody has decided about it.
+        self.trouble = None
+        event = self._letters.addressed(event)
         if event is None:
             return False
         entry = self._draft.next_entry(event)
@@ -210,105 +191,18 @@ class Kernel:
         return True
 
     def has_read(self, letter: Letter) -> bool:
-        """Whether this letter has been fed, now or before."""
-        event = event_of(letter)
-        return (event.kind, told_apart(event)) in self._read
-
-    def _lifts(self, event: Event) -> bool:
-        """Whether nothing holds the execution, or this is what somebody has decided about it (R28, R36)."""
-        if self.trouble is None:
-            return True
-        lifts = (self.trouble.held is Held.COMPENSATION and event.kind is Kind.SKIP) or (
-            event.kind is Kind.INTERRUPT and self._finish.may_be_interrupted
-        )
-        if lifts and self.trouble.held not in _UNFINISHED:
-            self.trouble = None
-            return True
-        return False
-
-    def _addressed(self, event: Event) -> Event | None:
-        """Mail with the step that it is for; None: for none."""
-        match event.kind:
-            case Kind.CHILD:
-                asked = self.steps.children.get(event.input)
-                return None if asked is None else event._replace(name=asked[0], occurrence=asked[1])
-            case Kind.FREED:
-                call = self.steps.leaving.get(event.input)
-                return None if call is None else event._replace(name=call.name)
-            case Kind.PAYLOAD:
-                agreements = self._host.agreements
-                call = None if agreements is None else agreements.asked_by(event.name)
-                start = None if call is None else call.start
-                return None if start is None else event._replace(exit=verdict_on(start, event.exit))
-            case Kind.MESSAGE:
-                return event._replace(occurrence=self._host.occurrence(Kind.MESSAGE, event.name))
-            case Kind.INTERRUPT:
-                return event if self._finish.may_be_interrupted else None
-            case Kind.SKIP:
-                return event if self._finish.unwinds else None
-            case _:
-                return event
+        """Whether this letter has been fed, now or before, or said nothing."""
+        return self._letters.has_read(letter)
 
     def _feed_letter(self, entry: Entry) -> None:
         """Feed what came from outside and is no answer to one call."""
         self._draft.fed(entry)
-        match entry.kind:
-            case Kind.DEFERRED:
-                self._share(entry)
-            case Kind.CHILD:
-                if entry.input not in self.steps.children:
-                    self.steps.keep(entry)
-                else:
-                    self._share(entry)
-                    self.steps.leaving.pop(entry.input, None)
-            case Kind.FREED:
-                self.steps.leaving.pop(entry.input, None)
-            case Kind.PAYLOAD:
-                self._judge(entry)
-            case Kind.MESSAGE:
-                call = self.steps.receiver(entry)
-                if call is None:
-                    self.steps.store_message(entry)
-                else:
-                    self._answer(call, entry)
-            case Kind.INTERRUPT:
-                self._give_up_failed(entry.exit)
-                self._finish.interrupt(entry.exit)
-            case Kind.SKIP:
-                self._finish.skip()
-            case _:
-                self.steps.keep(entry)
-        self._settle()
-
-    def _give_up_failed(self, exit: bytes) -> None:
-        """Interrupted with what held it, so nobody has resumed it: steps that failed are not done again (R29, R36).
-
-        A guard would have the kernel wait for an attempt that does not run, and so have it made.
-        """
-        held_with, failed = self._held_with
-        if exit != held_with:
-            return
-        for call, failure in failed.items():
-            guard, call.guard = call.guard, None
-            if guard is None:
-                continue
-            try:
-                guard(Failure(call.decode_failure(failure)))
-            except PayloadError as error:
+        if entry.kind == Kind.INTERRUPT:
+            for call, error in self._hold.give_up(entry.exit):
                 self._give_up_reading(call, error)
-
-    def _share(self, entry: Entry) -> None:
-        agreements = self._host.agreements
-        for call in self.steps.share(entry):
-            if agreements is None or not agreements.awaits(call):
-                self._answer(call, entry)
-
-    def _judge(self, entry: Entry) -> None:
-        """Feed a verdict on a child's payload (R2)."""
-        # Without: today's code asks for no child any more.
-        if self._host.agreements is not None:
-            for call, answer in self._host.agreements.judge(entry):
-                self._answer(call, answer)
+        for call, answer in self._letters.feed(entry):
+            self._answer(call, answer)
+        self._settle()
 
     def _is_orphan(self, event: Event) -> bool:
         """Whether a result was asked for, never taken back, and is waited for by nobody.
@@ -359,10 +253,11 @@ class Kernel:
         """Give a call the kept entry that it has taken."""
         if entry.kind == Kind.CHILD and self.steps.shared(call) is not entry:
             # Kept from before anybody asked for that child (changed code); from now on it is everybody's who does.
-            self._share(entry)
+            for sharer, answer in self._letters.share(entry):
+                self._answer(sharer, answer)
             return
         if not self.steps.waits(call):
-            other = self._give_back(entry)
+            other = self.steps.give_back(entry)
             if other is None:
                 return
             call = other
@@ -374,22 +269,6 @@ class Kernel:
             if not self._host.replaying:
                 self._host.asked.remove(call)
             self._host.take_kept(call)
-
-    def _give_back(self, entry: Entry) -> Call | None:
-        """The call that took this entry was withdrawn in the same turn: who has it instead; None: whoever asks next."""
-        if entry.kind in SHARED or entry.kind == Kind.PAYLOAD:
-            # It has never left its place. Kept for itself as well, one child's end would contradict the wait for another.
-            return None
-        if entry.kind == Kind.MESSAGE:
-            # To its place among the others, not behind them (R48).
-            other = self.steps.receiver(entry)
-            if other is None:
-                self.steps.store_message(entry)
-            return other
-        other = self.steps.taker(entry)
-        if other is None:
-            self.steps.keep(entry)
-        return other
 
     def _come_to_rest(self) -> None:
         """What was fed has been answered as far as it goes: do code and journal still tell one story (R8)?"""
@@ -403,7 +282,7 @@ class Kernel:
                 self.trouble = Trouble(Held.DIVERGENCE, divergence_error(self._origin.workflow, call, entry, place))
         if self.trouble is None and self._main is not None and self._main.done():
             self.trouble = self._finish.trouble()
-        if self.trouble is not None and self.trouble.held in _UNFINISHED:
+        if self.trouble is not None and self.trouble.is_unfinished:
             # The turn is run again when the execution is resumed.
             self._draft.retract_markers()
 
@@ -591,18 +470,10 @@ class Kernel:
 
     def ask_children_again(self) -> None:
         """Say once more whom it waits for: its journal is another life's, and who waits was written down for that."""
-        if self.trouble is not None and self.trouble.held in _UNFINISHED:
-            return  # nobody knows whom it would wait for
-        agreements = self._host.agreements
-        if agreements is None:
-            return
-        for call in self.steps.waiting.values():
-            if call.kind is Kind.CHILD:
-                self._draft.do(agreements.asking_again(call))
-        for call in self.steps.leaving.values():
-            start = replace(agreements.known(call), restarts=False)
-            self._draft.do(lambda acts, start=start: acts.children.append(start))
-            self._draft.do(lambda acts, start=start: acts.leaves.append(start.execution_id))
+        parent = self._host.parent
+        # In an unfinished turn nobody knows whom it would wait for.
+        if parent is not None and (self.trouble is None or not self.trouble.is_unfinished):
+            parent.ask_again()
 
     def note_held(self, exit: bytes = b"") -> None:
         """Have the journal remember that it is held: what failed counts no more when somebody resumes it (R28, R36).
@@ -610,11 +481,11 @@ class Kernel:
         With the failure of its steps that holds it, by which an interrupt is known that finds it held; where a
         compensation does, with what its body has failed with, for those who look.
         """
-        self._draft.mark(Kind.HELD, "held", 1, asked=to_json(self._finish.voids), answer=exit)
+        self._hold.note(self._finish.voids, exit)
 
     def forget_held(self) -> None:
         """It is not held yet: mail has come first. Written without the hold, the note would read as a resume."""
-        self._draft.unmark(Kind.HELD, "held")
+        self._hold.forget()
 
     def note_begun(self, call: Call) -> None:
         """Have the journal remember that an at-most-once attempt is about to begin (R50)."""
@@ -622,13 +493,7 @@ class Kernel:
 
     def begun(self, call: Call) -> bool:
         """Whether the attempt that is due now was begun by a worker that is gone (R50)."""
-        # The occurrence counts: the same order may be placed twice, and the first one's note says nothing of the second.
-        asked = (call.occurrence, call.attempt)
-        return any(
-            (entry.occurrence, entry.attempt) == asked and (entry.input == call.input or entry.seq <= self.steps.copied)
-            for name in (call.name, *call.formerly)
-            for entry in self._draft.answers.get((Kind.ATTEMPT_BEGUN, name), ())
-        )
+        return self._draft.has_begun(call)
 
 
 def _was_interrupted(exit: bytes) -> bool:

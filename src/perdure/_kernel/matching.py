@@ -97,6 +97,22 @@ class Steps:
         """Nobody has asked for this entry so far; the next call that does takes it."""
         insort(self.kept, entry, key=_seq)
 
+    def give_back(self, entry: Entry) -> Call | None:
+        """The call that took this entry was withdrawn in the same turn: who has it instead; None: whoever asks next."""
+        if entry.kind in SHARED or entry.kind == Kind.PAYLOAD:
+            # It has never left its place. Kept for itself as well, one child's end would contradict the wait for another.
+            return None
+        if entry.kind == Kind.MESSAGE:
+            # To its place among the others, not behind them (R48).
+            other = self.receiver(entry)
+            if other is None:
+                self.store_message(entry)
+            return other
+        other = self.taker(entry)
+        if other is None:
+            self.keep(entry)
+        return other
+
     def clear(self) -> None:
         """Nobody waits any more."""
         self.waiting.clear()

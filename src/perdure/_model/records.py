@@ -138,7 +138,7 @@ class Verdict(StrEnum):
 
 
 class Met(NamedTuple):
-    """A start in a body that was none: there was an execution of its id, begun with another payload."""
+    """A start that was none: there was an execution of its id, begun with another payload."""
 
     start: Start
     payload: bytes
@@ -155,6 +155,7 @@ class Answer(NamedTuple):
     # What became of `acts.mail`, in its order, where the verdict is STARTED, GRANTED or STAYS.
     receipts: tuple["Receipt", ...] = ()
     # Of its starts, repeats, children and rejoins, where the verdict is one of these: those that met another payload.
+    # Where it is JOINED: the start of the commit itself, if it has.
     met: tuple[Met, ...] = ()
 
 

@@ -117,7 +117,8 @@ class Store(Protocol):
         that is LOST or JOINED leaves the rest as it is. A retired worker gets LOST for every commit
         that is owned or would be, and nothing of those is written; starts that are born PENDING or
         SUSPENDED need no worker. A start whose own incarnation is already there was written by an earlier try:
-        STARTED if its worker still owns it under fence 1 or it needed none, else APPLIED.
+        STARTED if its worker still owns it under fence 1 or it needed none, else APPLIED; so is one whose life has been
+        put aside since: APPLIED. A start that JOINED an execution with another payload has it in the answer's `met`.
         In the order of the port: starts, entries, status, then what the commits do to others (`acts`), in the
         order of the batch: whoever ends in this batch is told of, or tells, as it stands then.
 
@@ -125,8 +126,7 @@ class Store(Protocol):
         its fence 1 all the same (a fork, an import). A start that `restarts` and meets a FAILED or INTERRUPTED
         execution puts that life aside and begins the next one under the same id, PENDING or SUSPENDED until it is due,
         its number and its fence one higher, its crashes 0: STARTED. It is to be sent with that status; with another
-        one it joins, and so does the start of a life that has been put aside. `created_at`, the workflow and `wakes`
-        stay, all else is that of the start.
+        one it joins. `created_at`, the workflow and `wakes` stay, all else is that of the start.
 
         Of a commit that is STARTED, GRANTED or STAYS the acts are done, in the order of `Acts`. Repeated they do
         nothing twice, and mail with a sender has the same receipts; an APPLIED commit gives none.

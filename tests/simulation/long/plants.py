@@ -145,14 +145,14 @@ PLANTS: dict[str, tuple[Change, ...]] = {
     ),
     "mail is read again by every kernel": (
         Change(
-            "perdure._kernel.kernel",
-            "self._read = {(entry.kind, told_apart(entry)) for entry in letters} if letters else set[tuple[str, str]]()",
+            "perdure._kernel.letter",
+            "self._read = {(entry.kind, told_apart(entry)) for entry in recorded} if recorded else set[tuple[str, str]]()",
             "self._read = set()",
         ),
     ),
     "an interrupt is delivered twice": (
         Change(
-            "perdure._kernel.kernel",
+            "perdure._kernel.letter",
             "        if told in self._read:\n",
             "        if told in self._read and event.kind is not Kind.INTERRUPT:\n",
         ),
@@ -247,7 +247,7 @@ PLANTS: dict[str, tuple[Change, ...]] = {
     "a second start is taken for the first": (
         Change(
             "perdure._stores.sqlite.commit",
-            "        if incarnation != start.incarnation:\n            return self._judge_restart(one, start)\n",
+            "        if incarnation != start.incarnation:\n            return self._judge_meeting(one, start)\n",
             "",
         ),
     ),

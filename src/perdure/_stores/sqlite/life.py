@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from perdure._model.journal import Entry
-from perdure._model.records import ExecutionId, Letter, Life, Start
+from perdure._model.records import ExecutionId, Letter, Life, Met, Start
 from perdure._model.status import FINAL, Status
 from perdure._stores.sqlite import journal
 from perdure._stores.sqlite.driver import Connection, select
@@ -47,6 +47,7 @@ _HAND_OVER_WAITERS: Final = (
 )
 _FILL: Final = "INSERT INTO perdure_mailbox VALUES (?, ?, ?, ?, ?, ?, x'')"
 _LIVED: Final = "SELECT 1 FROM perdure_lives WHERE execution_id = ? AND incarnation = ?"
+_PAYLOAD: Final = "SELECT payload FROM perdure_executions WHERE n = ?"
 _BEGUN_WITH: Final = "SELECT 1 FROM perdure_lives WHERE execution_id = ? AND payload = ? LIMIT 1"
 _COUNT_FILLED: Final = "UPDATE perdure_executions SET wakes = ? WHERE id = ?"
 _LIVES: Final = (
@@ -63,7 +64,12 @@ def may_restart(connection: Connection, row: Standing, start: Start) -> bool:
         return False
     # A start that has begun a life is repeated. That life has failed since, and others after it perhaps: it must not
     # be begun again, with the journal that it has.
-    return row.incarnation != start.incarnation and not select(connection, _LIVED, (row.id, start.incarnation))
+    return row.incarnation != start.incarnation and not has_begun_earlier(connection, row, start)
+
+
+def has_begun_earlier(connection: Connection, row: Standing, start: Start) -> bool:
+    """Whether a life that has been put aside is this very start's, by an earlier try of which nobody was told."""
+    return row.number > 1 and bool(select(connection, _LIVED, (row.id, start.incarnation)))
 
 
 def restart(connection: Connection, row: Standing, start: Start, now: Instant) -> None:
@@ -134,9 +140,15 @@ def _fill(connection: Connection, incarnation: bytes, mailbox: Sequence[Letter])
     connection.executemany(_FILL, [(incarnation, one.kind, one.name, one.wake, one.exit, one.at) for one in mailbox])
 
 
-def began_with(connection: Connection, row: Standing, payload: bytes) -> bool:
-    """Whether an earlier life of it had this payload: one that goes on as new has another each time (R2)."""
-    return row.number > 1 and bool(select(connection, _BEGUN_WITH, (row.id, payload)))
+def met(connection: Connection, row: Standing, start: Start) -> Met | None:
+    """What a start has met that begins nothing; None: an execution with its payload.
+
+    Or one of which an earlier life had it: one that goes on as new has another payload each time (R2).
+    """
+    ((payload,),) = select(connection, _PAYLOAD, (row.n,))
+    if payload == start.payload or (row.number > 1 and select(connection, _BEGUN_WITH, (row.id, start.payload))):
+        return None
+    return Met(start, payload)
 
 
 def lives(connection: Connection, execution_id: ExecutionId) -> list[Life]:

@@ -21,7 +21,6 @@ from perdure._ids import random_bytes
 from perdure._model.records import MailKind
 from perdure._values.instant import Instant
 from perdure.errors import (
-    ExecutionExistsError,
     ExecutionNotFoundError,
     PerdureError,
     StoreError,
@@ -338,9 +337,8 @@ class Director:
             operation.told = self.world.history.tick()
             if operation.new_id is not None:
                 self.saw.accepted[operation.new_id] = operation.told
-        except (ProcessGone, StoreUnavailableError, UsageError, ExecutionExistsError):
-            # It may be done, and then has to be done whole; or it has moved on, and is not to be rewound. A fork exists that
-            # was born, of which the answer was lost, and which has another life by the time at which it is asked for again.
+        except (ProcessGone, StoreUnavailableError, UsageError):
+            # It may be done, and then has to be done whole; or it has moved on, and is not to be rewound.
             pass
         except PerdureError as error:
             self.world.complain(f"who operates is told: {error}")

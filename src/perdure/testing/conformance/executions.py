@@ -1,6 +1,7 @@
 """How executions are born, claimed, parked, ended, and shown."""
 
 import asyncio
+import os
 from dataclasses import replace
 
 from perdure._model.records import Attributes, Query, Record, Verdict
@@ -111,8 +112,23 @@ class TestStart:
             entry = life_of(other).entry()
             (answer,) = await scene.commit("w1", born(other, Status.RUNNING, entries=[entry]))
             assert answer.verdict is Verdict.JOINED
+            assert answer.met == ((other, before.payload),)
             assert await scene.record(life) == before
             assert (await scene.store.load([(b"\x05" * 16, 0, 0)]))[0].entries == []
+
+    @scenario
+    async def test_a_start_that_joins_is_told_of_another_payload(self, scene: Scene) -> None:
+        """A start that JOINED an execution with another payload has it in `met`; other than those of all its lives (R2)."""
+        life = await scene.finished(await scene.worker(), Status.FAILED)
+        first = await scene.record(life)
+        again = replace(new_start(), execution_id=life.execution_id, payload=b"2", restarts=True)
+        await scene.commit("w1", born(again, Status.PENDING))
+        for payload, met in ((first.payload, None), (b"2", None), (b"3", b"2")):
+            for status in (Status.RUNNING, Status.PENDING):
+                start = replace(again, incarnation=os.urandom(16), payload=payload, restarts=False)
+                (answer,) = await scene.commit("w1", born(start, status))
+                assert answer.verdict is Verdict.JOINED
+                assert answer.met == (() if met is None else ((start, met),))
 
     @scenario
     async def test_one_of_two_starts_of_an_id_wins(self, scene: Scene) -> None:

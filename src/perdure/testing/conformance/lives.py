@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from perdure._model.journal import Entry, Kind
-from perdure._model.records import INTERRUPTED, Acts, Letter, MailKind, Receipt, Start, Verdict, hold_name
+from perdure._model.records import INTERRUPTED, Acts, Answer, Letter, MailKind, Receipt, Start, Verdict, hold_name
 from perdure._model.status import FINAL, Held, Status
 from perdure.testing.conformance.scene import SECOND, Life, Scene, born, life_of, new_start, scenario
 
@@ -135,8 +135,27 @@ class TestRestart:
         third = next_of(life, restarts=True)
         await scene.commit("nobody", born(third, Status.PENDING))
         await scene.commit("w1", (await scene.run(life_of(third))).commit(Status.FAILED, exit=b"{}"))
-        assert (await scene.commit("nobody", born(start, Status.PENDING)))[0].verdict is Verdict.JOINED
+        assert (await scene.commit("nobody", born(start, Status.PENDING)))[0].verdict is Verdict.APPLIED
         assert (await scene.record(life)).incarnation == third.incarnation
+
+    @scenario
+    async def test_a_repeated_start_is_known_in_every_later_life(self, scene: Scene) -> None:
+        """One whose life has been put aside since: APPLIED, however it is sent; nothing of it is written again."""
+        await scene.worker()
+        start = new_start()
+        births = [born(start, status, entries=[life_of(start).entry()]) for status in (Status.PENDING, Status.RUNNING)]
+        await scene.commit("w1", births[0])
+        life = await scene.run(life_of(start))
+        for _ in range(2):
+            await scene.commit("w1", life.commit(Status.FAILED, exit=b"{}"))
+            later = next_of(life, payload=b"2")
+            assert await scene.renew(life, later, [], [])
+            record = await scene.record(life)
+            for birth in births:
+                assert (await scene.commit("w1", birth))[0] == Answer(Verdict.APPLIED)
+            assert await scene.record(life) == record
+            assert await scene.entries(life_of(later)) == []
+            life = await scene.run(life_of(later))
 
     @scenario
     async def test_a_delayed_restart_waits_until_it_is_due(self, scene: Scene) -> None:
