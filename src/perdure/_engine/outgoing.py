@@ -116,6 +116,7 @@ class Outgoing:
     def _sort(self, kernel: Kernel, now: Instant) -> None:
         """Which calls begin with this commit, and which attempts are due later."""
         calls: list[ActivityCall] = []
+        once: list[ActivityCall]
         if self.delayed:
             calls, self.delayed = self.delayed, calls
         while kernel.trouble is None and not kernel.ended:
@@ -123,10 +124,16 @@ class Outgoing:
             if calls:
                 # Each once: after a replay a call is delayed, and is asked for again when its failure is fed.
                 asked = list(dict.fromkeys([*filter(kernel.steps.waits, calls), *asked]))
-            calls = [call for call in asked if isinstance(call, ActivityCall)]
+            # A loop: it makes no frame, as a comprehension does up to Python 3.11, and every step comes by here.
+            calls, once = [], []
+            for call in asked:
+                if isinstance(call, ActivityCall):
+                    calls.append(call)
+                    if call.activity.at_most_once:
+                        once.append(call)
             if kernel.outbox and self._put_into_the_mail(kernel, now):
                 continue
-            unknown = [call for call in calls if call.activity.at_most_once and self._is_unknown(kernel, call, now)]
+            unknown = [call for call in once if self._is_unknown(kernel, call, now)] if once else once
             if not unknown:
                 self._part(kernel, calls, now)
                 return
@@ -163,7 +170,7 @@ class Outgoing:
         return due and not self._limits.stopping and not self._is_running(call)
 
     def _is_running(self, call: ActivityCall) -> bool:
-        attempt = self._running.get((call.name, call.occurrence))
+        attempt = self._running.get((call.name, call.occurrence)) if self._running else None
         return attempt is not None and attempt.attempt == call.attempt and attempt.call.input == call.input
 
 

@@ -42,7 +42,6 @@ from perdure._engine.turns import Turns
 from perdure._engine.wakes import Wakes
 from perdure._engine.watchdog import Watchdog
 from perdure._ids import new_worker_id
-from perdure._model.clock import Clock
 from perdure._model.records import (
     Commit,
     ExecutionId,
@@ -71,6 +70,9 @@ class Service:
     def __init__(self, store: Store, registrations: Iterable[Registration], settings: Settings, face: Engine) -> None:
         self.store = store
         self.settings = settings
+        # As attributes, not as properties: every step asks for them several times.
+        self.clock = store.clock
+        self.payload_limit = settings.payload_limit
         self.engine = face  # what activities find as their engine
         self.worker_id: WorkerId = new_worker_id()
         self.registry = Registry(registrations)
@@ -261,16 +263,6 @@ class Service:
             raise
 
     # Time and trouble ----------------------------------------------------------------------------
-
-    @property
-    def clock(self) -> Clock:
-        """The store's clock."""
-        return self.store.clock
-
-    @property
-    def payload_limit(self) -> int:
-        """The largest encoded payload or result."""
-        return self.settings.payload_limit
 
     @property
     def idle(self) -> bool:
