@@ -55,7 +55,7 @@ class ActivityCall(Call, Coroutine[None, None, Any]):
     """
 
     __slots__ = (
-        "_host", "_iterator", "_used", "_values", "activity", "context", "formerly", "guard", "number_of_equals",
+        "_host", "_iterator", "_kept", "_used", "activity", "context", "formerly", "guard", "number_of_equals",
         "retry_if",
     )  # fmt: skip
 
@@ -63,7 +63,7 @@ class ActivityCall(Call, Coroutine[None, None, Any]):
         self,
         activity: "Activity[..., Any]",
         host: Host,
-        values: tuple[Any, ...],
+        kept: list[Any],
         input: bytes,
         occurrence: int,
         number_of_equals: int,
@@ -81,7 +81,8 @@ class ActivityCall(Call, Coroutine[None, None, Any]):
         self.formerly = activity.formerly
         self.guard = None
         self._host = host
-        self._values = values
+        # What its arguments are read from; see `Arguments.write`.
+        self._kept = kept
         # Awaited, closed, or given up for the one that `again` made.
         self._used = False
         # What a task drives; None where a body awaits the call itself, or nobody has begun.
@@ -94,8 +95,7 @@ class ActivityCall(Call, Coroutine[None, None, Any]):
         Raises:
             PayloadError: One does not come back from its bytes.
         """
-        arguments = self.activity.arguments
-        return arguments.spread(arguments.copies(self.input, self._values))[0]
+        return self.activity.arguments.positional(self.input, self._kept)
 
     @property
     def kwargs(self) -> dict[str, Any]:
@@ -104,8 +104,7 @@ class ActivityCall(Call, Coroutine[None, None, Any]):
         Raises:
             PayloadError: One does not come back from its bytes.
         """
-        arguments = self.activity.arguments
-        return arguments.spread(arguments.copies(self.input, self._values))[1] if arguments.has_keywords else {}
+        return self.activity.arguments.keywords(self.input, self._kept)
 
     def decode_success(self, exit: bytes, /) -> Any:
         """Read the value of a recorded success with today's schema.
@@ -136,7 +135,7 @@ class ActivityCall(Call, Coroutine[None, None, Any]):
         self._use()
         activity = self.activity.options(retry=retry)
         made = ActivityCall(
-            activity, self._host, self._values, self.input,
+            activity, self._host, self._kept, self.input,
             self.occurrence, self.number_of_equals, self._host.number(), self.context,
         )  # fmt: skip
         made.retry_if = retry_if
@@ -258,12 +257,12 @@ class Activity(Generic[P, A_co]):
         host = _host.get()
         if host is None:
             return self._run_here(args, kwargs)
-        raw, values = self.arguments.write(args, kwargs)
+        raw, kept = self.arguments.write(args, kwargs)
         # By name, because a star among the arguments takes as long as all the rest of making a call.
         occurrence, number_of_equals, number = host.count_call(self.name, raw)
         # And not by `ActivityCall(...)`: from Python through the type to Python again is as long a way once more.
         call = _blank(ActivityCall)
-        ActivityCall.__init__(call, self, host, values, raw, occurrence, number_of_equals, number, _copy_context())
+        ActivityCall.__init__(call, self, host, kept, raw, occurrence, number_of_equals, number, _copy_context())
         return call
 
     def options(self, **changes: Unpack[ActivityChanges]) -> Self:

@@ -1,7 +1,8 @@
 """The arguments of a call: put in the order of their parameters, and written as one JSON object.
 
 An activity's input is that object, and every step of every workflow is written here, so the good case does as
-little as it can: one validation and one serialization for each argument, glued with bytes made beforehand.
+little as it can: one validation and one serialization for each argument, glued with bytes made beforehand. What an
+argument was written as is kept until the step has ended, because its attempts read it from there.
 """
 
 import datetime
@@ -43,19 +44,16 @@ class Arguments:
         owner: Whose they are, as errors say it.
     """
 
-    __slots__ = ("_form", "_names", "_places", "_schemas", "_struct", "_unchanging", "count", "owner", "parameters")
+    __slots__ = (
+        "_changing", "_changing_by_name", "_form", "_names", "_places", "_schemas", "_struct", "_unchanging", "count", "owner",
+        "parameters",
+    )  # fmt: skip
 
     def __init__(self, parameters: tuple[Parameter, ...], owner: str) -> None:
         self.parameters: Final = parameters
         self.owner: Final = owner
         self.count: Final = len(parameters)
         self._struct: StructSchema | None = None
-        # Where those stand whose values nobody can change.
-        self._unchanging: Final = tuple(
-            (place, parameter.name)
-            for place, parameter in enumerate(parameters)
-            if not _may_change(parameter.annotation)
-        )
         self._names: Final = frozenset(parameter.name for parameter in parameters if not parameter.by_place)
         # How many can be given by position.
         self._places: Final = sum(not parameter.by_name for parameter in parameters)
@@ -63,13 +61,15 @@ class Arguments:
         for parameter, schema in zip(parameters, schemas, strict=True):
             _check_default(parameter, schema, owner)
         self._schemas: Final = tuple(schemas)
+        # Where those stand whose values somebody could change, with what reads them; and all the others.
+        changing = [
+            (place, schemas[place]) for place, parameter in enumerate(parameters) if _may_change(parameter.annotation)
+        ]
+        self._changing: Final = tuple(each for each in changing if each[0] < self._places)
+        self._changing_by_name: Final = tuple(changing[len(self._changing) :])
+        self._unchanging: Final = tuple(set(range(self.count)).difference(place for place, _ in changing))
         # The object around the values: `{"order":%b,"position":%b}`. No name of a parameter has a percent sign.
         self._form: Final = b"{" + b",".join(_member(parameter.name) + b"%b" for parameter in parameters) + b"}"
-
-    @property
-    def has_keywords(self) -> bool:
-        """Whether some can be given by keyword only."""
-        return self._places != self.count
 
     @property
     def struct(self) -> StructSchema:
@@ -116,43 +116,63 @@ class Arguments:
         names = (parameter.name for parameter in self.parameters[self._places :])
         return values[: self._places], dict(zip(names, values[self._places :], strict=True))
 
-    def write(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[bytes, tuple[Any, ...]]:
-        """Give the JSON object of some arguments, and the arguments arranged and made of their types.
+    def write(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[bytes, list[Any]]:
+        """Give the JSON object of some arguments, and what is to be kept of each of them for reading it again.
 
         Raises:
             PayloadError: One is missing, unknown, given twice, or not of its type.
         """
         if kwargs or len(args) != self.count or self._places != self.count:
             args = self.arrange(args, kwargs)
-        raws: list[bytes] = []
+        kept: list[Any] = []
         try:
             for schema, argument in zip(self._schemas, args):  # noqa: B905 - as many, by what is above
                 value = argument
                 if type(value) is not schema.as_is:
-                    place, value = len(raws), schema.validate(value)
+                    place, value = len(kept), schema.validate(value)
                     args = (*args[:place], value, *args[place + 1 :])
-                raws.append(schema.encode(value))
+                kept.append(schema.encode(value))
         except PayloadError as refused:
-            raise self._named(refused, len(raws)) from refused
-        return self._form % tuple(raws), args
+            raise self._named(refused, len(kept)) from refused
+        raw = self._form % tuple(kept)
+        # Where nobody can change it the value itself. What is not annotated stays what it is, too: its bytes do not know
+        # its class.
+        for place in self._unchanging:
+            kept[place] = args[place]
+        return raw, kept
 
-    def copies(self, raw: bytes, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Give what `write` gave, anew wherever somebody could change it: read from the bytes that were written.
+    def positional(self, raw: bytes, kept: list[Any]) -> tuple[Any, ...]:
+        """Read what `write` kept of the arguments by position, each time anew.
 
         A body that sees what an activity does to an argument would not see it on replay, nor would a second attempt
-        find what the first one was given. What is not annotated stays what it is: its bytes do not know its class.
+        find what the first one was given. So whatever somebody could change is read from its own bytes.
 
         Raises:
             PayloadError: A value does not come back from its bytes.
         """
-        if len(self._unchanging) == self.count:
-            return values
-        if self.count == 1:
-            return (self._schemas[0].decode(raw[self._form.index(b"%") : -1]),)
-        read = self.struct.read(raw)
-        for place, name in self._unchanging:
-            read[name] = values[place]
-        return tuple(read.values())
+        return tuple(self._read(raw, kept[: self._places], self._changing))
+
+    def keywords(self, raw: bytes, kept: list[Any]) -> dict[str, Any]:
+        """Read those that can be given by keyword only, in the same way.
+
+        Raises:
+            PayloadError: A value does not come back from its bytes.
+        """
+        if self._places == self.count:
+            return {}
+        values = self._read(raw, kept.copy(), self._changing_by_name)
+        return {each.name: values[place] for place, each in enumerate(self.parameters) if each.by_name}
+
+    def _read(self, raw: bytes, values: list[Any], changing: tuple[tuple[int, Schema[Any]], ...]) -> list[Any]:
+        try:
+            for place, schema in changing:
+                values[place] = schema.decode(values[place])
+        except PayloadError:
+            # One argument's schema does not know its name; that of all of them says it.
+            if self.count > 1:
+                self.struct.read(raw)
+            raise
+        return values
 
     def _named(self, refused: PayloadError, place: int) -> PayloadError:
         """Say which argument it was: its schema does not know its name."""
@@ -181,7 +201,7 @@ def _member(name: str) -> bytes:
 
 def _schema(parameter: Parameter, owner: str) -> Schema[Any]:
     try:
-        return Schema[Any](parameter.annotation, owner)
+        return Schema[Any](parameter.annotation, owner, remembers=True)
     except DefinitionError as refused:
         said = str(refused).removeprefix(f"{owner}: ")
         raise DefinitionError(f"{owner}: parameter {parameter.name!r}: {said}", owner=owner) from refused

@@ -10,8 +10,9 @@ journal must read back what it wrote.
 """
 
 import math
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, Generic, Protocol, cast
 
 from pydantic import BaseModel, ConfigDict, SecretBytes, SecretStr, TypeAdapter, ValidationError
@@ -20,7 +21,7 @@ from pydantic_core import PydanticSerializationError, SchemaError, from_json
 from typing_extensions import TypeAliasType, TypeForm, TypeVar
 
 from perdure._values.ordering import parts, with_sets_sorted
-from perdure._values.shape import Written, fits_of, taken_as_it_is
+from perdure._values.shape import Recent, fits_of, taken_as_it_is
 from perdure.errors import DefinitionError, PayloadError
 
 __all__ = ["Schema"]
@@ -42,6 +43,8 @@ _OPEN: Final = frozenset(
 )
 # Parts of a node that are no schemas; a default value may even look like one.
 _NO_SCHEMA: Final = frozenset({"cls", "config", "default", "expected", "members", "metadata"})
+
+_CALLS: Final = frozenset({"arguments", "arguments-v3", "call"})
 
 # What is of one of these types is what its schema says, if that is the plain one, and comes back as it was written.
 _EXACT: Final[dict[str, type]] = {"bool": bool, "int": int, "none": type(None), "str": str}
@@ -76,8 +79,8 @@ class Schema(Generic[T]):
         "_fits",
         "_from_json",
         "_from_python",
-        "_last",
         "_may_hold_sets",
+        "_recent",
         "_serializer",
         "_suspicious",
         "_to_json",
@@ -87,13 +90,14 @@ class Schema(Generic[T]):
         "role",
     )
 
-    def __init__(self, type_: "TypeForm[T] | Any", owner: str, role: str = "") -> None:
+    def __init__(self, type_: "TypeForm[T] | Any", owner: str, role: str = "", *, remembers: bool = False) -> None:
         """Build the serializer and the validator of a type.
 
         Args:
             type_: Anything that pydantic can handle.
             owner: Whose schema it is: ``Activity "charge"``.
             role: What the values are to it: ``the return value``.
+            remembers: Whether one value is likely to be encoded several times, so that its bytes are worth keeping.
 
         Raises:
             DefinitionError: pydantic cannot handle the type.
@@ -101,7 +105,7 @@ class Schema(Generic[T]):
         self.owner: str = owner
         self.role: str = role
         self.adapter: TypeAdapter[T] = _adapter(type_, owner, role)
-        schema = self.adapter.core_schema
+        schema: Any = self.adapter.core_schema
         kinds = list(_nodes(schema))
         is_open = any(map(_is_open, kinds))
         self._may_hold_sets = is_open or any(node["type"] in _SETS for node in kinds)
@@ -114,14 +118,19 @@ class Schema(Generic[T]):
         self._exact = _EXACT.get(schema["type"]) if "serialization" not in schema else None
         # Tells of a model whether nothing can be wrong with it either.
         self._fits = fits_of(schema)
-        # The model that was written last, if it fits. A body gives the same order to one step after the other.
-        self._last: Written | None = None
+        # What was written of late, where that is asked for. What is new each time, as results are, would only push out
+        # what is not. None: nothing is kept.
+        self._recent: Recent | None = Recent(schema["cls"]) if remembers and self._fits is not None else None
         self.as_is: type | None = self._exact if len(schema) == 1 else taken_as_it_is(schema)
         self._serializer = self.adapter.serializer
         # Bound once: looking them up through the adapter costs as much as encoding a small model.
         self._to_json: _Encode = self._serializer.to_json
-        self._from_json = self.adapter.validator.validate_json
-        self._from_python = self.adapter.validator.validate_python
+        self._from_json: Callable[[bytes], T] = self.adapter.validator.validate_json
+        self._from_python: Callable[[object], T] = self.adapter.validator.validate_python
+        if any(map(_may_have_aliases, kinds)):
+            # Mostly there are none, and to say it all the same takes a twentieth of reading a small model.
+            self._from_json = partial(self._from_json, by_alias=True, by_name=True)
+            self._from_python = partial(self._from_python, by_alias=True, by_name=True)
 
     def encode(self, value: T) -> bytes:
         """Give the JSON bytes of a value; one that is not quite of the type is made so first, as pydantic does.
@@ -129,25 +138,25 @@ class Schema(Generic[T]):
         Raises:
             PayloadError: The value is not of the type, or would not come back from its bytes.
         """
-        last = self._last
-        if last is not None and value is last.value and last.is_unchanged():
-            return last.raw
         fits = False
         try:
             if type(value) is self._exact:
                 # Nothing can be wrong with it, and telling pydantic to look takes ten times as long as writing it.
                 return self._to_json(value)
+            if self._recent is not None and (known := self._recent.raw_of(value)) is not None:
+                return known
             fits = self._fits is not None and self._fits(value)
             # "error" is read by way of an exception, which takes longer than all the rest.
-            raw = self._to_json(value, warnings=False if fits else "error", round_trip=True)
+            raw = self._to_json(value) if fits else self._to_json(value, warnings="error", round_trip=True)
         except Exception as refused:  # noqa: BLE001 - serializers of fields are the user's code
             value, raw = self._encode_after_validation(value, refused)
         for mark in self._suspicious:
             if mark in raw:
                 self._refuse_losses(value, raw)
                 break
-        if fits:
-            self._last = Written(value, raw)
+        # And not before: what was refused is to be refused again.
+        if fits and self._recent is not None:
+            self._recent.note(value, raw)
         return with_sets_sorted(value, raw) if self._may_hold_sets else raw
 
     def decode(self, raw: bytes) -> T:
@@ -157,7 +166,7 @@ class Schema(Generic[T]):
             PayloadError: They are no JSON, or not of the type.
         """
         try:
-            return self._from_json(raw, by_alias=True, by_name=True)
+            return self._from_json(raw)
         except Exception as refused:
             raise self._refusal(refused) from refused
 
@@ -168,7 +177,7 @@ class Schema(Generic[T]):
             PayloadError: It cannot be one.
         """
         try:
-            return self._from_python(value, by_alias=True, by_name=True)
+            return self._from_python(value)
         except Exception as refused:
             raise self._refusal(refused) from refused
 
@@ -310,6 +319,11 @@ def _is_open(node: dict[str, Any]) -> bool:
         node.get("extra_behavior"),
         node.get("config", {}).get("extra_fields_behavior"),
     )
+
+
+def _may_have_aliases(node: dict[str, Any]) -> bool:
+    """Tell whether something of a node may be read under another name; the parameters of a call say so for themselves."""
+    return "validation_alias" in node or node["type"] in _CALLS
 
 
 def _losses(before: Any, after: Any, path: str = "") -> Iterator[tuple[str, str]]:

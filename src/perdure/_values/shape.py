@@ -9,10 +9,10 @@ in the same bytes; what does not fit is for the serializer to judge.
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
-__all__ = ["Written", "fits_of", "taken_as_it_is"]
+__all__ = ["Recent", "fits_of", "taken_as_it_is"]
 
 # Core schemas whose serializer has nothing to say of exactly this class, whatever else they ask of a value.
 _CLASSES: Final[dict[str, type]] = {
@@ -29,6 +29,16 @@ _CLASSES: Final[dict[str, type]] = {
     "uuid": UUID,
 }
 
+# How many models of one schema are remembered, and of how many bytes each: a megabyte or two with what they hold.
+_MOST: Final = 512
+_LONGEST: Final = 1024
+
+_EXCLUDING: Final = frozenset({"serialization_exclude", "serialization_exclude_if"})
+# Where an object lies, as a key. `id` is an audited event: where a process listens to those, as a store does to keep
+# others off its file, each call of it takes as long as half of what is to be saved here.
+_address: Final = object.__hash__
+# Under which names a model held what, in their order, which is that of the bytes; and these.
+_Written: TypeAlias = tuple[list[str], list[object], bytes]
 _NO_CLASSES: Final[frozenset[type]] = frozenset()
 
 
@@ -60,31 +70,56 @@ def fits_of(schema: Any) -> Callable[[object], bool] | None:
     return fits
 
 
-class Written:
-    """A model that fits, and what was written for it.
+class Recent:
+    """What was written of late for models that fit.
 
-    Of the classes that fit nothing can be changed, so as long as it holds the very same things its bytes are the same.
-    Equal ones would not do: of `1` and `True`, or of two `Decimal`, the bytes differ.
+    A body gives the same order to one step after the other, and between two of them a hundred other bodies give theirs.
+
+    Of the classes that fit nothing can be changed, so as long as a model holds the very same things its bytes are the
+    same. Equal ones would not do: of `1` and `True`, or of two `Decimal`, the bytes differ.
     """
 
-    __slots__ = ("_held", "_names", "raw", "value")
+    __slots__ = ("_last", "_model", "_written")
 
-    def __init__(self, value: object, raw: bytes) -> None:
-        self.value = value
-        self.raw = raw
+    def __init__(self, model: type) -> None:
+        self._model = model
+        # The model that was noted last, and what is said of it below: executions that are replayed one after the other
+        # ask for no other, and to look for it takes a third of knowing that it is unchanged.
+        self._last: tuple[object, _Written | None] = None, None
+        # By the address of a model. Not with the model, which may come to hold anything, in hundreds of pieces. Another
+        # that lies there later and holds the very same has the same bytes; and one that does not is found out as one
+        # that was changed is.
+        self._written: dict[int, _Written] = {}
+
+    def raw_of(self, value: Any) -> bytes | None:
+        """Give what was written for this model; None if nothing was, or it holds anything else by now."""
+        model, written = self._last
+        if value is not model:
+            written = self._written.get(_address(value))
+        if written is None or type(value) is not self._model:
+            return None
+        names, held, raw = written
+        now = value.__dict__
+        if [*now] != names:
+            return None
+        place = 0
+        for field in now.values():
+            if field is not held[place]:
+                return None
+            place += 1  # noqa: SIM113 - `enumerate` takes a third longer, `zip` and `map` half
+        return raw
+
+    def note(self, value: object, raw: bytes) -> None:
+        """Remember what was written for a model that fits, unless it is long."""
+        if len(raw) > _LONGEST:
+            return
+        if len(self._written) >= _MOST:
+            # All of them: to look for the oldest takes as long as writing it, and where more bodies take turns than
+            # there is room for, it would be done for every one.
+            self._written.clear()
         held = value.__dict__
-        # In their order, which is that of the bytes.
-        self._names, self._held = tuple(held), tuple(held.values())
-
-    def is_unchanged(self) -> bool:
-        """Whether the model holds what it held when it was written."""
-        now = self.value.__dict__
-        if tuple(now) != self._names:
-            return False
-        for then, field in zip(self._held, now.values()):  # noqa: B905, SIM110 - as many as names; `all` takes twice as long
-            if field is not then:
-                return False
-        return True
+        self._written[_address(value)] = written = [*held], [*held.values()], raw
+        self._last = value, written
 
 
 def taken_as_it_is(schema: Any) -> type | None:
@@ -99,7 +134,7 @@ def taken_as_it_is(schema: Any) -> type | None:
 
 
 def _plain_fields(schema: Any) -> dict[str, Any] | None:
-    """The fields of a model that is written as they stand in it: no root, no extras, no serializer of anybody's own."""
+    """The fields of a model that is written as they all stand in it: no root, no extras, nobody's own serializer."""
     inner = schema.get("schema")
     plain = (
         schema["type"] == "model"
@@ -108,6 +143,8 @@ def _plain_fields(schema: Any) -> dict[str, Any] | None:
         and inner["type"] == "model-fields"
         and "serialization" not in inner
         and not inner.get("computed_fields")
+        # What is held and not written may be of any size.
+        and not any(field.keys() & _EXCLUDING for field in inner["fields"].values())
         and "allow" not in (inner.get("extra_behavior"), schema.get("config", {}).get("extra_fields_behavior"))
     )
     return inner["fields"] if plain else None

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
 from perdure import DefinitionError, PayloadError
 from perdure._definitions.arguments import Arguments
@@ -23,6 +23,13 @@ class Order(BaseModel):
 
 def arguments(function: Any) -> Arguments:
     return Arguments(read_signature(function, "It").parameters, "It")
+
+
+def given_to(function: Any, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What an attempt of it is called with."""
+    taken = arguments(function)
+    raw, kept = taken.write(args, kwargs)
+    return taken.positional(raw, kept), taken.keywords(raw, kept)
 
 
 def plain(a: Any, b: Any = "b", *, c: Any = "c"): ...
@@ -51,9 +58,9 @@ def test_arguments_are_taken_as_python_takes_them(function: Any, call: tuple[tup
     arranged = arguments(function).arrange(args, kwargs)
     assert arranged == tuple(bound.arguments.values())
     assert arguments(function).spread(arranged) == (bound.args, bound.kwargs)
-    raw, values = arguments(function).write(args, kwargs)
+    raw, _ = arguments(function).write(args, kwargs)
     assert json.loads(raw) == dict(bound.arguments)
-    assert values == arranged
+    assert given_to(function, *args, **kwargs) == (bound.args, bound.kwargs)
 
 
 @pytest.mark.parametrize(
@@ -88,8 +95,9 @@ def test_a_name_outside_of_ascii_is_written_as_it_stands():
 def test_arguments_are_made_of_their_types():
     def charge(order: Order, count: int): ...
 
-    raw, values = arguments(charge).write(({"order_id": "a", "amount_cents": "3"}, "5"), {})
-    assert values == (Order(order_id="a", amount_cents=3), 5)
+    asked = {"order_id": "a", "amount_cents": "3"}, "5"
+    assert given_to(charge, *asked) == ((Order(order_id="a", amount_cents=3), 5), {})
+    raw, _ = arguments(charge).write(asked, {})
     assert json.loads(raw) == {"order": {"order_id": "a", "amount_cents": 3}, "count": 5}
 
 
@@ -129,10 +137,87 @@ def test_a_list_is_copied_so_that_the_activity_does_not_change_the_bodys():
 
     def charge(items: list[int]): ...
 
-    items = [1]
-    _, values = arguments(charge).write((items,), {})
+    items, taken = [1], arguments(charge)
+    raw, kept = taken.write((items,), {})
     items.append(2)
-    assert values == ([1],)
+    assert taken.positional(raw, kept) == ([1],)
+    taken.positional(raw, kept)[0].append(3)
+    assert taken.positional(raw, kept) == ([1],)
+
+
+def test_every_attempt_is_given_its_own_beside_what_nobody_can_change():
+    """What one attempt does to an argument, no other one sees, wherever the argument stands."""
+
+    def charge(count: int, order: Order, note: Any, /, items: list[int], *, flags: set[str], urgent: bool = True): ...
+
+    order, note, taken = Order(order_id="a", amount_cents=3), [1], arguments(charge)
+    raw, kept = taken.write((7, order, note, [1]), {"flags": {"b", "a"}})
+    for _ in range(2):
+        args, named = taken.positional(raw, kept), taken.keywords(raw, kept)
+        assert (args, named) == (
+            (7, Order(order_id="a", amount_cents=3), note, [1]),
+            {"flags": {"a", "b"}, "urgent": True},
+        )
+        assert args[1] is not order
+        assert args[2] is note
+        args[1].order_id = "changed"
+        args[3].append(2)
+        named["flags"].add("c")
+    order.amount_cents = 4
+    assert taken.positional(raw, kept)[1].amount_cents == 3
+
+
+def test_an_argument_that_was_changed_between_two_calls_is_written_anew():
+    def charge(order: Order, position: int): ...
+
+    order, taken = Order(order_id="a", amount_cents=3), arguments(charge)
+    calls = [taken.write((order, 1), {})]
+    order.amount_cents = 4
+    calls.append(taken.write((order, 1), {}))
+    assert [raw for raw, _ in calls] == [
+        b'{"order":{"order_id":"a","amount_cents":3},"position":1}',
+        b'{"order":{"order_id":"a","amount_cents":4},"position":1}',
+    ]
+    assert [taken.positional(*call)[0].amount_cents for call in calls] == [3, 4]
+
+
+def test_an_argument_of_several_calls_is_written_once():
+    """Even where others come in between, as in a hundred executions that take turns."""
+
+    def charge(order: Order, position: int): ...
+
+    orders = [Order(order_id=name, amount_cents=3) for name in "abc"]
+    taken, written = arguments(charge), list[Order]()
+    schema = taken._schemas[0]
+    write, schema._to_json = schema._to_json, lambda value, **options: written.append(value) or write(value, **options)
+    raws = [taken.write((order, position), {})[0] for position in range(3) for order in orders]
+    assert [json.loads(raw)["order"]["order_id"] for raw in raws] == [*"abcabcabc"]
+    assert written == orders
+
+
+class Fickle(BaseModel):
+    """Writes what it would not read."""
+
+    a: int
+
+    @field_serializer("a")
+    def write(self, a: int) -> str:
+        return f"number {a}"
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "kwargs", "said", "field"),
+    [
+        (lambda it: ..., (Fickle(a=1),), {}, "It: a: Input should be a valid integer", "a"),
+        (lambda it, count: ..., (Fickle(a=1), 2), {}, "It: it.a: Input should be a valid integer", "it.a"),
+        (lambda count, *, it: ..., (2,), {"it": Fickle(a=1)}, "It: it.a: Input should be a valid integer", "it.a"),
+    ],
+)
+def test_an_argument_that_does_not_come_back_is_named(function: Any, args: Any, kwargs: Any, said: str, field: str):
+    function.__annotations__["it"] = Fickle
+    with pytest.raises(PayloadError, match=said) as refused:
+        given_to(function, *args, **kwargs)
+    assert refused.value.fields == (field,)
 
 
 class Color(enum.Enum):
@@ -160,10 +245,8 @@ def test_only_what_can_be_changed_is_copied(annotation: Any, value: Any, same: b
 
     function = two if beside else alone
     function.__annotations__["it"] = annotation
-    taken = arguments(function)
-    raw, values = taken.write((value,), {})
-    copies = taken.copies(raw, values)
-    assert copies == values
+    copies, _ = given_to(function, value)
+    assert copies[0] == value
     assert (copies[0] is value) is same
 
 

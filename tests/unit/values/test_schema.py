@@ -195,6 +195,49 @@ def test_a_value_comes_back_as_it_was(type_: Any, value: Any) -> None:
     json.loads(raw, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
 
 
+class Generated(BaseModel):
+    model_config = ConfigDict(alias_generator=str.upper)
+    a: int
+
+
+class AliasedPair(NamedTuple):
+    a: Annotated[int, Field(alias="A")]
+
+
+@pydantic_dataclass
+class AliasedClass:
+    a: int = Field(alias="A")
+
+
+class AliasedStruct(TypedDict):
+    a: Annotated[int, Field(alias="A")]
+
+
+class Surrounding(BaseModel):
+    within: Generated
+
+
+@pytest.mark.parametrize("type_", [Generated, AliasedPair, AliasedClass, AliasedStruct])
+def test_a_value_is_read_by_its_names_and_by_its_aliases(type_: Any) -> None:
+    schema = Schema(type_, OWNER)
+    assert (
+        schema.decode(b'{"a":1}') == schema.decode(b'{"A":1}') == schema.validate({"a": 1}) == schema.validate({"A": 1})
+    )
+
+
+@pytest.mark.parametrize(
+    ("type_", "raw"),
+    [
+        (Surrounding, b'{"within":{"%b":1}}'),
+        (list[Generated], b'[{"%b":1}]'),
+        (dict[str, Generated | None], b'{"within":{"%b":1}}'),
+    ],
+)
+def test_an_alias_far_inside_is_known(type_: Any, raw: bytes) -> None:
+    schema = Schema(type_, OWNER)
+    assert schema.decode(raw % b"a") == schema.decode(raw % b"A")
+
+
 @given(st.lists(st.builds(Order, order_id=st.text(), amount_cents=st.integers(), tags=st.sets(st.text()))))
 def test_any_model_comes_back(orders: list[Order]) -> None:
     """R10."""

@@ -4,15 +4,25 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+from weakref import ref
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, RootModel, TypeAdapter, computed_field, field_serializer, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    RootModel,
+    TypeAdapter,
+    computed_field,
+    field_serializer,
+    model_serializer,
+)
 
 from perdure import PayloadError
 from perdure._values.schema import Schema
-from perdure._values.shape import fits_of
+from perdure._values.shape import _LONGEST, _MOST, fits_of
 
 
 class Order(BaseModel):
@@ -165,7 +175,7 @@ def outcome(schema: Schema[Any], value: object) -> object:
         return str(refused)
 
 
-ORDERS: Schema[Any] = Schema(Order, "It")
+ORDERS: Schema[Any] = Schema(Order, "It", remembers=True)
 
 
 @given(
@@ -209,7 +219,7 @@ class Items(BaseModel):
 
 
 def test_what_is_changed_inside_of_a_field_is_written() -> None:
-    value, schema = Items(items=[1]), Schema(Items, "It")
+    value, schema = Items(items=[1]), Schema(Items, "It", remembers=True)
     assert [schema.encode(value), value.items.append(2), schema.encode(value)] == [
         b'{"items":[1]}',
         None,
@@ -230,17 +240,131 @@ def test_a_field_that_is_equal_and_written_otherwise_is_a_change(changed: dict[s
     price = Price(amount=Decimal("1.0"), at=datetime(2030, 1, 1, tzinfo=UTC))
     other = price.model_copy(update=changed)
     assert other == price
-    schema = Schema(Price, "It")
+    schema = Schema(Price, "It", remembers=True)
     before = schema.encode(price)
     price.__dict__.update(changed)
     assert schema.encode(price) != before
     assert schema.encode(price) == schema.encode(other)
 
 
-def test_one_model_after_the_other_is_each_written_as_it_is() -> None:
-    others = [ORDER.model_copy(update={"amount_cents": amount}) for amount in range(3)]
-    alone = [Schema(Order, "It").encode(other) for other in others]
-    assert [ORDERS.encode(other) for other in [*others, *others]] == [*alone, *alone]
+def placed(count: int) -> list[Order]:
+    return [ORDER.model_copy(update={"amount_cents": amount}) for amount in range(count)]
+
+
+class Pen:
+    """A schema that remembers, with its serializer counted."""
+
+    def __init__(self, type_: Any = Order) -> None:
+        self.schema: Schema[Any] = Schema(type_, "It", remembers=True)
+        self.strokes = 0
+        self._to_json, self.schema._to_json = self.schema._to_json, self._count
+
+    def _count(self, value: Any, **options: Any) -> bytes:
+        self.strokes += 1
+        return self._to_json(value, **options)
+
+    def write(self, *values: Any) -> list[bytes]:
+        return [self.schema.encode(value) for value in values]
+
+
+def test_models_that_take_turns_are_each_written_once_and_as_it_is() -> None:
+    """As a hundred bodies do that give their orders to their steps."""
+    orders, pen = placed(100), Pen()
+    alone = [Schema(Order, "It").encode(order) for order in orders]
+    assert pen.write(*orders, *reversed(orders), *orders) == [*alone, *reversed(alone), *alone]
+    assert pen.strokes == 100
+
+
+def test_only_a_schema_that_is_told_to_remembers() -> None:
+    """A result is new each time: what is made for remembering it would be wasted."""
+    assert Schema(Order, "It")._recent is None
+    assert Schema(int, "It", remembers=True)._recent is None
+    assert Schema(Items, "It", remembers=True)._recent is None
+
+
+def test_however_many_are_written_a_bounded_number_is_remembered() -> None:
+    orders, pen = placed(_MOST + 10), Pen()
+    written = pen.write(*orders)
+    assert pen.schema._recent is not None
+    assert len(pen.schema._recent._written) <= _MOST
+    assert pen.write(*orders) == written
+    assert len(pen.schema._recent._written) <= _MOST
+
+
+@pytest.mark.parametrize(("length", "strokes"), [(_LONGEST - 200, 1), (_LONGEST, 2)])
+def test_what_is_long_is_not_remembered(length: int, strokes: int) -> None:
+    order, pen = ORDER.model_copy(update={"note": "x" * length}), Pen()
+    pen.write(order, order)
+    assert pen.strokes == strokes
+
+
+def test_only_the_model_that_was_written_last_is_kept_alive() -> None:
+    """Whatever one comes to hold later is kept with it."""
+    orders, pen = placed(3), Pen()
+    pen.write(*orders)
+    there = [ref(order) for order in orders]
+    del orders
+    assert [order() is not None for order in there] == [False, False, True]
+
+
+def test_the_model_that_was_written_last_is_looked_at_like_any_other() -> None:
+    order, pen = ORDER.model_copy(), Pen()
+    pen.write(*placed(2), order)
+    order.amount_cents = 4
+    assert pen.write(order, order) == [Schema(Order, "It").encode(order)] * 2
+    assert pen.strokes == 4
+
+
+def test_a_model_that_lies_where_another_has_lain_is_written_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure._values.shape._address", lambda _: 0)
+    orders, pen = placed(3), Pen()
+    alone = [Schema(Order, "It").encode(order) for order in orders]
+    assert pen.write(*orders, *orders, *orders[2:]) == [*alone, *alone, *alone[2:]]
+    assert pen.strokes == 6
+
+
+class Offer(BaseModel):
+    order_id: str
+    amount_cents: int
+    note: str | None
+    price: float
+    placed_at: datetime
+
+
+@pytest.mark.parametrize("other", [Offer(**vars(ORDER)), vars(ORDER), "text", None])
+def test_what_is_of_another_class_is_not_taken_for_a_model_that_has_lain_there(
+    other: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure._values.shape._address", lambda _: 0)
+    pen, alone = Pen(), outcome(Schema(Order, "It"), other)
+    pen.write(ORDER)
+    assert outcome(pen.schema, other) == alone
+
+
+def test_what_was_refused_is_refused_again() -> None:
+    """A float that JSON does not know is lost without a word, so its bytes must not be remembered."""
+    nowhere, schema = ORDER.model_copy(update={"price": float("nan")}), Schema(Order, "It", remembers=True)
+    for _ in range(2):
+        with pytest.raises(PayloadError, match="price"):
+            schema.encode(nowhere)
+
+
+class Secretive(BaseModel):
+    a: int
+    aside: int = Field(default=0, exclude=True)
+
+
+class Sparing(BaseModel):
+    a: int
+    b: int = Field(default=0, exclude_if=lambda b: b == 0)
+
+
+@pytest.mark.parametrize("type_", [Secretive, Sparing])
+def test_a_model_of_which_not_all_is_written_is_left_to_its_serializer(type_: Any) -> None:
+    """It may hold more than its bytes say, which would be remembered with them."""
+    assert fits_of(TypeAdapter(type_).core_schema) is None
+    value = type_(a=1)
+    assert Schema(type_, "It").round_trip(value) == (b'{"a":1}', value)
 
 
 class Careful(BaseModel):
