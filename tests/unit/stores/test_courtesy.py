@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +18,16 @@ from tests.conftest import Run
 class Standing:
     """Counts how often the loop stands still, and does something at one of these moments."""
 
+    perf_counter = staticmethod(time.perf_counter)
+
     def __init__(self) -> None:
         self.times = 0
+        # How much of the processor the loop's thread seems to have.
+        self.share = 1.0
         self.at: dict[int, Callable[[], object]] = {}
+
+    def thread_time(self) -> float:
+        return self.share * time.perf_counter()
 
     def sleep(self, _seconds: float) -> None:
         self.times += 1
@@ -84,6 +92,20 @@ def test_the_loop_stands_still_until_a_late_job_is_answered_and_not_longer(run: 
         given.expect(late)
         await until(lambda: given._loop is None)
         assert standing.times == 5
+
+    run(main)
+
+
+def test_a_loop_that_is_idle_now_and_then_does_not_stand_still(run: Run, standing: Standing) -> None:
+    """The disk is late then, or there is much to do, and standing still would take time from both."""
+
+    async def main() -> None:
+        given, late = Courtesy(), job()
+        standing.share = 0.8
+        given.expect(late)
+        asyncio.get_running_loop().call_later(0.01, answer, given, late)
+        await until(lambda: given._loop is None)
+        assert standing.times == 0
 
     run(main)
 

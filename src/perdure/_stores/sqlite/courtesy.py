@@ -1,4 +1,4 @@
-"""What an event loop does for a thread that works for it: it stands still while the thread waits for the interpreter.
+"""What an event loop that is never idle does for a thread that works for it: it stands still for a moment.
 
 CPython gives the interpreter to another thread when the one that has it waits for something, or when somebody has asked
 for 5 ms without being disturbed. A loop that always has something ready does neither: at each look at its sockets it
@@ -13,24 +13,29 @@ from typing import Final
 
 from perdure._stores.sqlite.job import Job
 
-# What is not answered so soon is late. Mostly the disk is, and then standing still is in vain.
+# What is not answered so soon is late.
 LATE_S: Final = 0.002
 # So a late job costs the loop a twentieth to a tenth of its time, and not more.
 AGAIN_S: Final = 0.001
 # Long enough for the thread to wake up. The system makes a tenth of a millisecond of it.
 MOMENT_S: Final = 0.000_05
+# Of a loop whose thread has had so much of the processor the other one has had nothing. Any other has waited for its
+# sockets and let go of the interpreter meanwhile: then it is the disk that is late, or there is much to do.
+NEVER_IDLE: Final = 0.95
 
 
 class Courtesy:
     """The jobs of a lane that wait for their answer, and the loop that gives way to them when they are late."""
 
-    __slots__ = ("_loop", "_waiting")
+    __slots__ = ("_looked_at", "_loop", "_waiting", "_worked_s")
 
     def __init__(self) -> None:
         # In the order in which they were asked for.
         self._waiting: dict[Job, None] = {}
         # Who looks after them, while one is waiting. Of several loops the one that asked last does.
         self._loop: asyncio.AbstractEventLoop | None = None
+        # When that loop looked last, and how long its thread had had the processor until then; in seconds.
+        self._looked_at = self._worked_s = 0.0
 
     def expect(self, job: Job) -> None:
         """A job has been asked for, on its loop."""
@@ -44,13 +49,15 @@ class Courtesy:
         self._waiting.pop(job, None)
 
     def _look(self, job: Job, after_s: float) -> None:
+        self._looked_at, self._worked_s = time.perf_counter(), time.thread_time()
         job.loop.call_later(after_s, self._see_to, job)
 
     def _see_to(self, job: Job) -> None:
         if job.loop is not self._loop:
             return
         if job in self._waiting:
-            time.sleep(MOMENT_S)
+            if self._is_never_idle():
+                time.sleep(MOMENT_S)
             self._look(job, AGAIN_S)
             return
         oldest = next((other for other in list(self._waiting) if other.loop is job.loop), None)
@@ -58,3 +65,7 @@ class Courtesy:
             self._loop = None
         else:
             self._look(oldest, LATE_S)
+
+    def _is_never_idle(self) -> bool:
+        worked_s, passed_s = time.thread_time() - self._worked_s, time.perf_counter() - self._looked_at
+        return worked_s >= NEVER_IDLE * passed_s
