@@ -170,8 +170,7 @@ def _large_figures() -> Figures:
         "recovery_unrecorded": Figure(
             "the same: steps done again, ended and not yet recorded", "steps", 0, Floor("at most", 10)
         ),
-        "recovery_kept_up_cut_off": Figure("the same, 100 at a time: cut off by the kill", "steps"),
-        "recovery_kept_up_unrecorded": Figure(
-            "the same, 100 at a time: ended and not yet recorded", "steps", 0, Floor("at most", 10)
-        ),
+        "recovery_all_s": Figure("the same, `concurrency=1000`: until all have ended", "s", 2, Floor("at most", 2)),
+        "recovery_all_cut_off": Figure("the same, `concurrency=1000`: cut off by the kill", "steps"),
+        "recovery_all_unrecorded": Figure("the same, `concurrency=1000`: ended and not yet recorded", "steps"),
     }

@@ -1,8 +1,8 @@
 """How long it takes after `kill -9` until everything has ended: 500 executions of ten steps of 20 ms, killed half way.
 
-All at once they ask for 25,000 steps a second, which is more than one worker does: whatever has ended then queues for
-its record, and so it is with what a kill makes the next worker do again. With a hundred activities at a time and steps
-of unequal length the worker keeps up, and the records are as fresh as they can be.
+With as many activities at once as an engine runs by default the worker keeps up, and the records are as fresh as they
+can be. All 500 at once ask for 25,000 steps a second, which is more than one worker does: whatever has ended then queues
+for its record, and so it is with what a kill makes the next worker do again.
 
 As a program it is the worker: it executes the same orders in each of its lives, as a user's program does. Every attempt
 says in a file when it begins and when it has ended. What has been written survives the process (it need not survive a
@@ -66,8 +66,9 @@ def _say(what: str, order_id: str, position: int) -> None:
     os.write(_ledger, f"{what} {order_id} {position}\n".encode())
 
 
-async def work(database: str, concurrency: int) -> None:
-    async with WorkflowEngine.sqlite(database, [pick_all], concurrency=concurrency):
+async def work(database: str, concurrency: int | None) -> None:
+    options = {} if concurrency is None else {"concurrency": concurrency}
+    async with WorkflowEngine.sqlite(database, [pick_all], **options):
         await asyncio.gather(*[pick_all.execute(order) for order in make_orders("order", EXECUTIONS)])
         os.write(_ledger, DONE)
 
@@ -75,12 +76,16 @@ async def work(database: str, concurrency: int) -> None:
 # Whoever kills it ----------------------------------------------------------------------------------------------------
 
 
-def measure_recovery(directory: Path, *, concurrency: int, spread_ms: int) -> Recovery:
-    """Kill a worker half way, and let another one finish."""
+def measure_recovery(directory: Path, *, concurrency: int | None, spread_ms: int) -> Recovery:
+    """Kill a worker half way, and let another one finish; None: as many activities at once as by default."""
     directory.mkdir()
     ledger = directory / "ledger"
     ledger.touch()
-    command = [sys.executable, __file__, *map(str, (directory / "recovery.perdure", ledger, concurrency, spread_ms))]
+    command = [
+        sys.executable,
+        __file__,
+        *map(str, (directory / "recovery.perdure", ledger, concurrency or 0, spread_ms)),
+    ]
     first = subprocess.Popen(command)
     try:
         _wait(first, lambda: ledger.read_bytes().count(b"e ") >= EXECUTIONS * STEPS // 2)
@@ -119,4 +124,4 @@ def _steps(said: bytes, what: str) -> set[Step]:
 if __name__ == "__main__":
     _ledger = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND)
     _spread_ms = int(sys.argv[4])
-    asyncio.run(work(sys.argv[1], int(sys.argv[3])))
+    asyncio.run(work(sys.argv[1], int(sys.argv[3]) or None))

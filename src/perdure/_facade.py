@@ -42,7 +42,7 @@ class WorkflowEngine(EngineFace):
     next engine on the same store goes on with it. Without registrations it is a client: it starts,
     waits and looks, and runs nothing.
 
-    Options, the same for every constructor: `concurrency` (how many activities run at once; 1,000),
+    Options, the same for every constructor: `concurrency` (how many activities run at once; 100),
     `threads` (how many of them on threads, as plain functions; 32), `admission` (how many executions
     are in hand at once, more are stored and wait their turn; 1,000), `cache` (how many suspended
     executions stay in memory, or (count, bytes of journal); 10,000 and 256 MiB; 0: none, so every await

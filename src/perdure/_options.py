@@ -22,7 +22,7 @@ class EngineOptions(TypedDict, total=False):
     """The options of an engine, the same for every store.
 
     Attributes:
-        concurrency: How many activities run at once (1,000).
+        concurrency: How many activities run at once (100).
         threads: How many of them on threads, as plain functions (32).
         admission: How many executions are in hand at once; more are stored and wait their turn (1,000).
         cache: How many suspended executions stay in memory, or (count, bytes of journal); 0: none, so every

@@ -1,6 +1,7 @@
 """Activities: recorded once, each call with its own record, and known to the outside by a key (R10, R14)."""
 
 import asyncio
+import contextlib
 import hashlib
 from decimal import Decimal
 
@@ -697,6 +698,105 @@ def test_no_more_activities_run_at_once_than_the_engine_may(lab):
                 await lab.settle()
             await lab.result(handle)
         assert order == [0, 1, 2, 3, 4, 5]
+
+    lab.run(main)
+
+
+def test_a_hundred_activities_run_at_once_and_the_others_are_said_to_wait_for_a_place(lab):
+    """R33: an operator sees why one of them does not begin."""
+    gate = Gate()
+
+    @activity
+    async def act(n: int) -> None:
+        await gate.wait()
+
+    @workflow(idempotency_key=lambda key, count: key)
+    async def work(key: str, count: int) -> None:
+        await asyncio.gather(*(act(n) for n in range(count)))
+
+    async def main():
+        async with lab.engine([work]) as engine:
+            many = await work.start("many", 103)
+            one = await work.start("one", 1)
+            await lab.settle()
+            assert gate.entered == 100
+            waits = (await engine.describe(many.execution_id)).waits
+            assert [wait.queued for wait in waits].count(True) == 3
+            said = await engine.explain(one.execution_id)
+            assert "all places of its engine are taken" in said
+            assert "which runs" not in said
+            gate.open()
+            await lab.result(many)
+            await lab.result(one)
+
+    lab.run(main)
+
+
+def test_plain_functions_that_wait_for_a_thread_take_no_place_from_those_that_need_none(lab):
+    """Else a hundred of them would stop every async activity of the process."""
+    from tests.engine.lab import ThreadGate
+
+    gate = ThreadGate()
+    began = []
+
+    @activity
+    def heavy(n: int) -> None:
+        began.append(n)
+        gate.wait()
+
+    @activity
+    async def light() -> str:
+        return "light"
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> None:
+        await asyncio.gather(*(heavy(n) for n in range(5)))
+
+    @workflow(idempotency_key=lambda key: key)
+    async def other(key: str) -> str:
+        return await light()
+
+    async def main():
+        async with lab.engine([work, other], threads=1, concurrency=2):
+            handle = await work.start("k")
+            await lab.settle()
+            assert began == [0]
+            assert await lab.result(await other.start("k")) == "light"
+            gate.open()
+            await lab.result(handle)
+        assert began == [0, 1, 2, 3, 4]
+
+    lab.run(main)
+
+
+def test_a_plain_function_that_is_not_wanted_any_more_gives_its_thread_back(lab):
+    """It had got a thread, and stood behind others for its place."""
+    gate = Gate()
+
+    @activity
+    async def light() -> None:
+        await gate.wait()
+
+    @activity
+    def heavy(n: int) -> int:
+        return n
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> int:
+        waiting = asyncio.create_task(light())
+        # Short of the threshold, so that the wait is in memory.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(heavy(1), 0.5)
+        await waiting
+        return await heavy(2)
+
+    async def main():
+        async with lab.engine([work], threads=1, concurrency=1):
+            handle = await work.start("k")
+            await lab.settle()
+            await lab.skip("1 second")
+            gate.open()
+            assert await lab.result(handle) == 2
 
     lab.run(main)
 

@@ -102,6 +102,9 @@ CASES: dict[str, ExecutionInfo] = {
     "delayed_start": replace(ORDER, began_at=None, wake_at=LATER),
     "running": replace(ORDER, status=Status.RUNNING, worker=WORKER.worker_id),
     "running_activity": waiting(WAITED_FOR[Kind.ACTIVITY], status=Status.RUNNING, worker=WORKER.worker_id),
+    "running_queued": waiting(
+        replace(WAITED_FOR[Kind.ACTIVITY], queued=True), status=Status.RUNNING, worker=WORKER.worker_id
+    ),
     "running_at_a_dead_worker": replace(ORDER, status=Status.RUNNING, worker=GONE.worker_id),
     "retry_delay": waiting(RETRY, last_error=BROKEN, attempts=2, failed_step="charge"),
     "timer_overdue": waiting(replace(TIMER, due_at=BEFORE)),

@@ -139,7 +139,7 @@ class Attempt:
 
     __slots__ = (
         "_abandon_alarm", "_alarm", "_allowed_ms", "_has_thread", "_last_details", "_noted_at", "_owner", "_placed",
-        "_recalls", "_shop", "_showing", "_task", "_timed_out", "_unwritten", "_work", "attempt", "call", "cut_off", "over",
+        "_recalls", "_shop", "_showing", "_task", "_timed_out", "_unwritten", "_work", "attempt", "call", "cut_off", "over", "queued",
     )  # fmt: skip
 
     def __init__(self, call: ActivityCall, owner: Owner, shop: Workshop, *, recalls: bool) -> None:
@@ -157,6 +157,8 @@ class Attempt:
         # Whether it has one of the engine's places, which it has not while it sleeps; and one of its threads.
         self._placed = False
         self._has_thread = False
+        # Whether it still waits for its place, and the function has not been called.
+        self.queued = True
         # An earlier attempt may have noted its progress; read before this one begins.
         self._recalls = recalls
         self._last_details: bytes | None = None
@@ -217,6 +219,7 @@ class Attempt:
                 self._placed = True
             else:
                 await self._take_place()
+            self.queued = False
         except asyncio.CancelledError:
             self._end(None)
             return
@@ -240,15 +243,16 @@ class Attempt:
 
         Before its timeout runs: a function that waits behind others has done nothing wrong.
         """
-        await self._shop.slots.take()
-        self._placed = True
+        # The thread first: functions that wait for one must not take the places of those that need none.
         if not self.call.activity.is_async:
-            try:
-                await self._shop.thread_slots.take()
-            except asyncio.CancelledError:
-                self._give_place()
-                raise
+            await self._shop.thread_slots.take()
             self._has_thread = True
+        try:
+            await self._shop.slots.take()
+        except asyncio.CancelledError:
+            self._give_thread()
+            raise
+        self._placed = True
 
     async def _exit(self) -> Event | None:
         activity = self.call.activity

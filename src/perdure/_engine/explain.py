@@ -293,6 +293,11 @@ class _Sentence(NamedTuple):
 
 
 def _activity(scene: _Scene, wait: Wait) -> _Sentence:
+    if wait.queued:
+        return _Sentence(
+            f"activity {wait.name!r}, which begins as soon as one of those that run has ended: all places of its engine"
+            " are taken (concurrency=)"
+        )
     if wait.due_at is None or wait.due_at <= scene.now:
         return _Sentence(f"activity {wait.name!r}, which runs")
     return _Sentence(f"the next attempt of activity {wait.name!r}, {scene.due(wait.due_at)}")

@@ -15,8 +15,9 @@ DAY_MS = 86_400_000
 class Settings:
     """How an engine is set up; every figure has a default that fits one process on one machine."""
 
-    # Activities that run at once. Async ones are cheap; what bounds them is the far side.
-    concurrency: int = 1_000
+    # Activities that run at once. What a kill cuts off is as many, and nobody knows of any of them how it ended
+    # (decision 0024).
+    concurrency: int = 100
     # Threads for plain functions.
     threads: int = 32
     # Executions in hand at once; starts beyond are stored and claimed when there is room.

@@ -5,6 +5,7 @@ must not end at the one that cannot be read. What cannot be read is left out, an
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeVar
@@ -206,9 +207,20 @@ def _told_live(told: ExecutionInfo, runner: Runner) -> ExecutionInfo:
     if runner.kernel is None:
         # Put away while it waits; its attempts run on.
         running = tuple(Wait(kind=str(Kind.ACTIVITY), name=name) for name, _ in runner.running)
-        return replace(told, waits=running)
-    waits = _waits(waits_of(runner.kernel) or b"[]")
+        return replace(told, waits=_queued(running, runner))
+    waits = _queued(_waits(waits_of(runner.kernel) or b"[]"), runner)
     return replace(told, waits=_awaited(waits), compensations=_compensations(waits))
+
+
+def _queued(waits: tuple[Wait, ...], runner: Runner) -> tuple[Wait, ...]:
+    """The same, with what is known of activities that have no place yet."""
+    queued = Counter(name for (name, _), attempt in runner.running.items() if attempt.queued)
+    told: list[Wait] = []
+    for wait in waits:
+        is_queued = wait.kind == Kind.ACTIVITY and queued[wait.name] > 0
+        queued[wait.name] -= is_queued
+        told.append(replace(wait, queued=True) if is_queued else wait)
+    return tuple(told)
 
 
 def _readable(column: str, read: Callable[[bytes], T], encoded: bytes | None, damaged: list[str]) -> T | None:
