@@ -5,7 +5,7 @@ not wanted any more are cut then, mail goes with the commit itself and its recei
 answer. What is due later waits here for its time.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 from perdure._definitions.activity import ActivityCall
@@ -116,7 +116,6 @@ class Outgoing:
     def _sort(self, kernel: Kernel, now: Instant) -> None:
         """Which calls begin with this commit, and which attempts are due later."""
         calls: list[ActivityCall] = []
-        once: list[ActivityCall]
         if self.delayed:
             calls, self.delayed = self.delayed, calls
         while kernel.trouble is None and not kernel.ended:
@@ -124,16 +123,10 @@ class Outgoing:
             if calls:
                 # Each once: after a replay a call is delayed, and is asked for again when its failure is fed.
                 asked = list(dict.fromkeys([*filter(kernel.steps.waits, calls), *asked]))
-            # A loop: it makes no frame, as a comprehension does up to Python 3.11, and every step comes by here.
-            calls, once = [], []
-            for call in asked:
-                if isinstance(call, ActivityCall):
-                    calls.append(call)
-                    if call.activity.at_most_once:
-                        once.append(call)
+            calls, once = _activities(asked)
             if kernel.outbox and self._put_into_the_mail(kernel, now):
                 continue
-            unknown = [call for call in once if self._is_unknown(kernel, call, now)] if once else once
+            unknown = [call for call in once if self._is_unknown(kernel, call, now)]
             if not unknown:
                 self._part(kernel, calls, now)
                 return
@@ -172,6 +165,19 @@ class Outgoing:
     def _is_running(self, call: ActivityCall) -> bool:
         attempt = self._running.get((call.name, call.occurrence)) if self._running else None
         return attempt is not None and attempt.attempt == call.attempt and attempt.call.input == call.input
+
+
+def _activities(asked: Iterable[Call]) -> tuple[list[ActivityCall], list[ActivityCall]]:
+    """Those that are calls of activities; and of these once more those that are delivered at most once."""
+    # One loop for both, because every step of every body comes by here.
+    calls: list[ActivityCall] = []
+    once: list[ActivityCall] = []
+    for call in asked:
+        if isinstance(call, ActivityCall):
+            calls.append(call)
+            if call.activity.at_most_once:
+                once.append(call)
+    return calls, once
 
 
 def _same_step(one: Call, other: Call) -> bool:
