@@ -15,7 +15,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 from perdure._definitions import ambient
 from perdure._definitions.handle import Handle
-from perdure._definitions.host import OnDuplicate
+from perdure._definitions.host import AttemptScope, OnDuplicate
 from perdure._definitions.name import check_asked, check_id
 from perdure._definitions.registration import Registration
 from perdure._definitions.workflow import Workflow
@@ -261,12 +261,7 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
 
     async def wait_for_exit(self, execution_id: ExecutionId, *, workflow: str, timeout: timedelta | None) -> bytes:
         """The encoded exit, once there is one; for definitions."""
-        waiting = self._ask(self._service.results.wait, execution_id, workflow=workflow, timeout=timeout)
-        running = ambient.attempt.get()
-        # A plain function is on a thread, which waits as well, and cannot be given back.
-        if running is None or running.engine is not self or asyncio.get_running_loop() is not self._service.loop:
-            return await waiting
-        return await running.aside(waiting)
+        return await self._wait(self._service.results.wait, execution_id, workflow=workflow, timeout=timeout)
 
     async def record(self, execution_id: ExecutionId, /) -> Record | None:
         """The execution as it stands in the store; for definitions."""
@@ -286,7 +281,7 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
 
     async def wait_for_mail(self, execution_id: ExecutionId, kind: str, name: str, /) -> bytes:
         """The exit of the first mail of that kind and name, once it has come; for definitions."""
-        return await self._ask(self._service.letterbox.wait, execution_id, kind, name)
+        return await self._wait(self._service.letterbox.wait, execution_id, kind, name)
 
     async def published(self, execution_id: ExecutionId, /) -> dict[str, bytes]:
         """What a body has shown, by name, encoded; for definitions."""
@@ -301,6 +296,13 @@ class EngineFace(AbstractAsyncContextManager["EngineFace"]):
     def payload_limit(self) -> int:
         """The largest encoded payload, result or message."""
         return self._service.settings.payload_limit
+
+    async def _wait(self, method: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Have something waited for that others bring about. An activity of this engine holds no place meanwhile."""
+        running = ambient.attempt.get()
+        if running is None or running.engine is not self:
+            return await self._ask(method, *args, **kwargs)
+        return await self._ask(_aside, running, method, *args, **kwargs)
 
     async def _ask(self, method: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Have something done on the engine's own loop, wherever it is asked from.
@@ -350,6 +352,12 @@ def outside_of_bodies(what: str) -> None:
     # Not only would a replay be answered otherwise (R42): the answer would be sought on the body's own loop.
     if ambient.host.get() is not None:
         raise WorkflowIOError(f"A workflow body cannot use an engine ({what}). Move it to an activity.")
+
+
+async def _aside(
+    running: AttemptScope, method: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    return await running.aside(method(*args, **kwargs))
 
 
 def in_its_process(pid: int) -> None:

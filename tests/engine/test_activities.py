@@ -716,18 +716,46 @@ def test_a_hundred_activities_run_at_once_and_the_others_are_said_to_wait_for_a_
 
     async def main():
         async with lab.engine([work]) as engine:
-            many = await work.start("many", 103)
+            many = await work.start("many", 100)
             one = await work.start("one", 1)
             await lab.settle()
             assert gate.entered == 100
-            waits = (await engine.describe(many.execution_id)).waits
-            assert [wait.queued for wait in waits].count(True) == 3
+            assert not any(wait.queued for wait in (await engine.describe(many.execution_id)).waits)
+            assert [wait.queued for wait in (await engine.describe(one.execution_id)).waits] == [True]
             said = await engine.explain(one.execution_id)
-            assert "all places of its engine are taken" in said
+            assert "its engine runs no more at once" in said
             assert "which runs" not in said
             gate.open()
             await lab.result(many)
             await lab.result(one)
+
+    lab.run(main)
+
+
+def test_what_is_due_later_is_not_said_to_wait_for_a_place(lab):
+    """R33: of two calls of one name each is told for itself."""
+    gate = Gate()
+
+    @activity(retry=Schedule.spaced("1 hour"))
+    async def act(n: int) -> None:
+        if n == 1:
+            raise RuntimeError
+        await gate.wait()
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> None:
+        await asyncio.gather(act(1), act(2), act(3))
+
+    async def main():
+        async with lab.engine([work], concurrency=1) as engine:
+            handle = await work.start("k")
+            await lab.settle()
+            waits = (await engine.describe(handle.execution_id)).waits
+            # Without its kernel, what runs is all that is known.
+            assert [wait.queued for wait in waits] == [False] * (len(waits) - 1) + [True]
+            assert [wait.queued for wait in waits if wait.due_at is None] == [False, True]
+            gate.open()
+            await lab.settle()
 
     lab.run(main)
 

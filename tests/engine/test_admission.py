@@ -10,6 +10,7 @@ from perdure._model.status import is_final
 from tests.engine.lab import Gate, until
 
 Go = DurableDeferred.make("go")
+Answer = DurableDeferred.make("answer", success=int)
 
 
 class Work:
@@ -359,5 +360,79 @@ def test_whoever_waits_for_another_execution_in_an_activity_leaves_it_the_room(l
             waiting = asyncio.gather(*(engine.execute(parent, number) for number in range(5)))
             assert await lab.finish(waiting) == [0, 2, 4, 6, 8]
             assert lab.service(engine).room.free == (1 if bound == "admission" else 1_000)
+
+    lab.run(main)
+
+
+def test_whoever_waits_for_two_executions_at_once_takes_its_place_back_behind_the_last_one(lab):
+    """R14: taken after the first it would be the one that the second needs."""
+
+    @activity
+    async def step(number: int) -> int:
+        return number
+
+    @workflow(name="Child", idempotency_key=str)
+    async def child(number: int) -> int:
+        if number == 2:
+            await sleep("1 minute")
+        return await step(number)
+
+    @activity
+    async def ask() -> list[int]:
+        return list(await asyncio.gather(child.execute(1), child.execute(2)))
+
+    @workflow(name="Parent", idempotency_key=lambda: "k")
+    async def parent() -> list[int]:
+        return await ask()
+
+    async def main():
+        async with lab.engine([parent, child], concurrency=1) as engine:
+            waiting = asyncio.ensure_future(engine.execute(parent))
+            await lab.settle()
+            await lab.skip("2 minutes")
+            assert await lab.finish(waiting) == [1, 2]
+            assert lab.service(engine).slots.try_take()
+
+    lab.run(main)
+
+
+@pytest.mark.parametrize("what", ["execution", "deferred"])
+def test_a_plain_function_that_waits_keeps_its_thread_and_not_its_place(lab, what):
+    """R14: as many as there are threads must not stand in the way of what they wait for."""
+
+    @activity
+    async def step(number: int) -> int:
+        return number
+
+    @workflow(name="Child", idempotency_key=str)
+    async def child(number: int) -> int:
+        return await step(number)
+
+    @workflow(name="Completer", idempotency_key=str)
+    async def completer(key: str) -> bool:
+        await step(1)
+        return await Answer.succeed(Answer.token_for(parent, key), 1)
+
+    @activity
+    def ask() -> int:
+        # On a thread, with a loop of its own.
+        return asyncio.run(answer() if what == "deferred" else child.execute(1))
+
+    async def answer() -> int:
+        return await Answer
+
+    @workflow(name="Parent", idempotency_key=str)
+    async def parent(key: str) -> int:
+        return await ask()
+
+    async def main():
+        async with lab.engine([parent, child, completer], concurrency=1, threads=1) as engine:
+            waiting = asyncio.ensure_future(engine.execute(parent, "k"))
+            if what == "deferred":
+                assert await lab.finish(engine.execute(completer, "k"))
+            assert await lab.finish(waiting) == 1
+            service = lab.service(engine)
+            assert service.slots.try_take()
+            assert service.thread_slots.try_take()
 
     lab.run(main)

@@ -159,6 +159,21 @@ def test_one_that_succeeded_or_is_on_its_way_is_joined(lab):
     lab.run(main)
 
 
+def test_a_start_that_restarts_does_so_beside_one_that_joins(lab):
+    """R37: they meet the same failed execution at the same moment, and only one of them wants it as it is."""
+
+    async def main():
+        async with lab.engine([work]):
+            broken.add("a")
+            with pytest.raises(Declined):
+                await lab.result(await work.start("k"))
+            broken.clear()
+            _, restarted = await lab.finish(asyncio.gather(work.start("k"), again.start("k")))
+            assert await lab.result(restarted) == "ab"
+
+    lab.run(main)
+
+
 def test_one_that_is_held_is_joined(lab):
     """R36, R37: it has not ended; only a resume or an interrupt acts on it."""
 

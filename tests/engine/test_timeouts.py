@@ -11,6 +11,7 @@ from perdure import (
     AttemptCancelled,
     PayloadError,
     Schedule,
+    Status,
     activity,
     current_attempt,
     heartbeat,
@@ -244,6 +245,47 @@ def test_a_timeout_counts_from_when_the_attempt_has_its_place(lab):
             gate.open()
             assert await lab.result(waiting) == "quick"
             await lab.result(blocking)
+
+    lab.run(main)
+
+
+def test_the_time_of_all_attempts_passes_in_the_queue_and_what_is_late_is_not_called(lab):
+    """R11: the body hears of it at its time, and not when a place is free."""
+    gate = Gate()
+    called = []
+
+    @activity
+    async def busy() -> None:
+        await gate.wait()
+
+    @activity(total_timeout="10 seconds")
+    async def charge() -> None:
+        called.append("charge")
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> str:
+        if key == "busy":
+            await busy()
+            return "done"
+        try:
+            await charge()
+        except ActivityTimeout as error:
+            return f"after {error.timeout_ms} ms"
+        return "charged"
+
+    async def main():
+        async with lab.engine([work], concurrency=1) as engine:
+            blocking = await work.start("busy")
+            await lab.settle()
+            waiting = await work.start("late")
+            await lab.skip("9 seconds")
+            assert await waiting.status() is Status.RUNNING
+            await lab.skip("1 second")
+            assert await lab.result(waiting) == "after 10000 ms"
+            gate.open()
+            assert await lab.result(blocking) == "done"
+            assert called == []
+            assert lab.service(engine).slots.try_take()
 
     lab.run(main)
 

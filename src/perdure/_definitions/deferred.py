@@ -385,8 +385,8 @@ class DurableDeferred(Generic[A, E]):
                 f"Deferred {self.name!r} is awaited where neither a workflow body nor an activity runs. From outside, "
                 "wait for the execution's result; completing it works from anywhere."
             )
-        waiting = attempt.engine.wait_for_mail(attempt.execution_id, MailKind.DEFERRED, self.name)
-        return self.codec.decode(await attempt.aside(waiting)).unwrap()
+        raw = await attempt.engine.wait_for_mail(attempt.execution_id, MailKind.DEFERRED, self.name)
+        return self.codec.decode(raw).unwrap()
 
 
 def _mail(parsed: TokenParsed, raw: bytes) -> Mail:

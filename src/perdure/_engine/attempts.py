@@ -139,7 +139,7 @@ class Attempt:
 
     __slots__ = (
         "_abandon_alarm", "_alarm", "_allowed_ms", "_has_thread", "_last_details", "_noted_at", "_owner", "_placed",
-        "_recalls", "_shop", "_showing", "_task", "_timed_out", "_unwritten", "_work", "attempt", "call", "cut_off", "over", "queued",
+        "_recalls", "_shop", "_showing", "_task", "_timed_out", "_unwritten", "_waits", "_work", "attempt", "call", "cut_off", "over", "queued",
     )  # fmt: skip
 
     def __init__(self, call: ActivityCall, owner: Owner, shop: Workshop, *, recalls: bool) -> None:
@@ -157,6 +157,8 @@ class Attempt:
         # Whether it has one of the engine's places, which it has not while it sleeps; and one of its threads.
         self._placed = False
         self._has_thread = False
+        # How many waits of it are under way at which it needs no place.
+        self._waits = 0
         # Whether it still waits for its place, and the function has not been called.
         self.queued = True
         # An earlier attempt may have noted its progress; read before this one begins.
@@ -218,10 +220,13 @@ class Attempt:
             if self.call.activity.is_async and self._shop.slots.try_take():
                 self._placed = True
             else:
+                self._arm_total_timeout()
                 await self._take_place()
+                self._cancel_alarms()
             self.queued = False
         except asyncio.CancelledError:
-            self._end(None)
+            self._cancel_alarms()
+            self._end(self._failed(self._timeout_error()) if self._timed_out and not self.cut_off else None)
             return
         if self._shop.stopping and not self.call.activity.at_most_once:
             # It has waited for its place until the engine began to close. Nothing new begins then; only one that is
@@ -241,7 +246,8 @@ class Attempt:
     async def _take_place(self) -> None:
         """Wait for a place among the running activities, and a plain function for a thread.
 
-        Before its timeout runs: a function that waits behind others has done nothing wrong.
+        Before its timeout runs: a function that waits behind others has done nothing wrong. That of all attempts together
+        runs on (R11), and when it is over the function is not called any more.
         """
         # The thread first: functions that wait for one must not take the places of those that need none.
         if not self.call.activity.is_async:
@@ -324,6 +330,12 @@ class Attempt:
             self._owner.attempt_ended(self, event)
 
     # Timeouts ------------------------------------------------------------------------------------
+
+    def _arm_total_timeout(self) -> None:
+        total_ms = self.call.activity.total_timeout_ms
+        if total_ms is not None:
+            self._allowed_ms = total_ms
+            self._alarm = self._shop.clock.call_at(self.call.asked_at + total_ms, self._expire)
 
     def _arm_timeout(self, activity: Activity[..., Any]) -> None:
         """End it after its own timeout, or when all attempts together have used up theirs (R11)."""
@@ -487,42 +499,48 @@ class Attempt:
         loop = asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
         alarm = self._shop.clock.call_at(self._shop.clock.now() + duration_ms, lambda: _wake(over))
+        self._waits += 1
         self._give_place()
         try:
             await over
         finally:
+            self._waits -= 1
             alarm.cancel()
         await self._take_place_again()
 
     async def aside(self, waiting: Awaitable[T], /) -> T:
         """Await what another execution brings about; neither a place nor the admission is held meanwhile (R5, R14).
 
-        Else as many parents as may run at once would wait for children that may not.
+        Else as many parents as may run at once would wait for children that may not. A plain function stays on its thread.
         """
         shop, execution_id = self._shop, self._owner.execution_id
-        self._give_place()
+        self._waits += 1
+        self._give_place(with_thread=not self.on_thread)
         shop.step_aside(execution_id)
         try:
             return await waiting
         finally:
+            self._waits -= 1
             shop.step_back(execution_id)
             if not self.cut_off and not self._timed_out:
                 await self._take_place_again()
 
     async def _take_place_again(self) -> None:
         # Not when it was cancelled: whoever is told to end must not wait for a place to do so.
-        if not self._placed:
+        # Nor as long as another wait of it goes on: a place held meanwhile may be the one that this one waits for.
+        if not self._placed and not self._waits:
             await self._shop.slots.take()
             self._give_place()  # another wait of this attempt may have been faster
             self._placed = True
-            if self.over:
+            if self.over or self._waits:
                 self._give_place()
 
-    def _give_place(self) -> None:
+    def _give_place(self, *, with_thread: bool = True) -> None:
         if self._placed:
             self._placed = False
             self._shop.slots.give()
-        self._give_thread()
+        if with_thread:
+            self._give_thread()
 
     def _give_thread(self) -> None:
         if self._has_thread:

@@ -295,8 +295,8 @@ class _Sentence(NamedTuple):
 def _activity(scene: _Scene, wait: Wait) -> _Sentence:
     if wait.queued:
         return _Sentence(
-            f"activity {wait.name!r}, which begins as soon as one of those that run has ended: all places of its engine"
-            " are taken (concurrency=)"
+            f"activity {wait.name!r}, which begins as soon as another one has ended: its engine runs no more at once"
+            " (concurrency=, and threads= for plain functions)"
         )
     if wait.due_at is None or wait.due_at <= scene.now:
         return _Sentence(f"activity {wait.name!r}, which runs")

@@ -52,7 +52,7 @@ class Results:
         now = clock.now()
         # No lambda: a clock of tests sees by the method whose alarm it is, and skips no time for it.
         look = functools.partial(self._look_for_body, execution_id, workflow)
-        alarms = [] if workflow in self._registry else [clock.call_at(now + UNREGISTERED_MS, look)]
+        alarms = [clock.call_at(now + UNREGISTERED_MS, look)]
         if timeout is not None:
             limit = now + round(timeout.total_seconds() * 1_000)
             alarms.append(clock.call_at(limit, lambda: _time_out(future, execution_id, timeout)))

@@ -100,8 +100,8 @@ class Starts:
         born = _HERE if runner.born is None else await asyncio.shield(runner.born)
         if born.verdict is Verdict.LOST:
             return born
-        if start.payload != runner.payload:
-            # It may be that of an earlier life, which only the store knows.
+        if start.payload != runner.payload or (start.restarts and born.verdict is Verdict.JOINED):
+            # It may be that of an earlier life, which only the store knows; and so whether what was met there has failed.
             return await self._store(start)
         # To a birth that has itself JOINED, the store has said what it has met.
         return born if born.verdict is Verdict.JOINED else _HERE

@@ -5,7 +5,6 @@ must not end at the one that cannot be read. What cannot be read is left out, an
 """
 
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeVar
@@ -13,6 +12,7 @@ from typing import Any, Final, TypeVar
 from perdure._engine.explain import explain
 from perdure._engine.runner import Runner
 from perdure._engine.standing import waits_of
+from perdure._kernel.kernel import Kernel
 from perdure._model.info import ExecutionInfo, JournalEntry, Wait
 from perdure._model.journal import Entry, Kind
 from perdure._model.records import DEADLINE_NAME, UNREADABLE, ExecutionId, History, Letter, MailKind, Record
@@ -206,20 +206,26 @@ def _told_live(told: ExecutionInfo, runner: Runner) -> ExecutionInfo:
     """The same, with what this engine knows of an execution in its hands."""
     if runner.kernel is None:
         # Put away while it waits; its attempts run on.
-        running = tuple(Wait(kind=str(Kind.ACTIVITY), name=name) for name, _ in runner.running)
-        return replace(told, waits=_queued(running, runner))
-    waits = _queued(_waits(waits_of(runner.kernel) or b"[]"), runner)
+        running = tuple(
+            Wait(kind=str(Kind.ACTIVITY), name=name, queued=attempt.queued)
+            for (name, _), attempt in runner.running.items()
+        )
+        return replace(told, waits=running)
+    waits = _queued(_waits(waits_of(runner.kernel) or b"[]"), runner, runner.kernel)
     return replace(told, waits=_awaited(waits), compensations=_compensations(waits))
 
 
-def _queued(waits: tuple[Wait, ...], runner: Runner) -> tuple[Wait, ...]:
+def _queued(waits: tuple[Wait, ...], runner: Runner, kernel: Kernel) -> tuple[Wait, ...]:
     """The same, with what is known of activities that have no place yet."""
-    queued = Counter(name for (name, _), attempt in runner.running.items() if attempt.queued)
+    # Both are in the order in which the body has asked.
+    calls = iter(kernel.activities())
     told: list[Wait] = []
     for wait in waits:
-        is_queued = wait.kind == Kind.ACTIVITY and queued[wait.name] > 0
-        queued[wait.name] -= is_queued
-        told.append(replace(wait, queued=True) if is_queued else wait)
+        if wait.kind == Kind.ACTIVITY and (call := next(calls, None)) is not None:
+            attempt = runner.running.get((call.name, call.occurrence))
+            told.append(replace(wait, queued=attempt is not None and attempt.queued))
+        else:
+            told.append(wait)
     return tuple(told)
 
 

@@ -20,8 +20,8 @@ class Wait:
         name: The activity's, the timer's, the deferred's, the child's workflow's, the channel's.
         due_at: When a timer fires, or an activity is tried again; None: nobody knows when it comes.
         execution_id: The child that is waited for.
-        queued: Of an activity, whether it waits for one of its engine's places (`concurrency=`). Known to that engine
-            alone.
+        queued: Of an activity, whether it waits for a place, or a thread, of its engine (`concurrency=`, `threads=`). Known
+            to that engine alone.
     """
 
     kind: str

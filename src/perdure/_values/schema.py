@@ -127,6 +127,9 @@ class Schema(Generic[T]):
         self._to_json: _Encode = self._serializer.to_json
         self._from_json: Callable[[bytes], T] = self.adapter.validator.validate_json
         self._from_python: Callable[[object], T] = self.adapter.validator.validate_python
+        if any("serialization_alias" in node for node in kinds):
+            # Whatever its model is configured to do: nobody reads an alias that is for writing only.
+            self._to_json = partial(self._serializer.to_json, by_alias=False)
         if any(map(_may_have_aliases, kinds)):
             # Mostly there are none, and to say it all the same takes a twentieth of reading a small model.
             self._from_json = partial(self._from_json, by_alias=True, by_name=True)
@@ -228,7 +231,7 @@ class Schema(Generic[T]):
 
     def _dump(self, value: T, refused: Exception | None = None) -> Any:
         try:
-            return self._serializer.to_python(value, warnings=False, round_trip=True)
+            return self._serializer.to_python(value, warnings=False, round_trip=True, by_alias=False)
         except Exception as again:
             raise self._refusal(refused or again) from again
 
@@ -303,10 +306,12 @@ def _nodes(value: Any) -> Iterator[dict[str, Any]]:
     """Give every node of a core schema; references are not followed, since what they name is in there once."""
     if isinstance(value, dict):
         mapping = cast("dict[str, Any]", value)
-        if isinstance(mapping.get("type"), str):
+        # What is no node has names of the user's as keys: a field may be called "config".
+        is_node = isinstance(mapping.get("type"), str)
+        if is_node:
             yield mapping
         for key, item in mapping.items():
-            if key not in _NO_SCHEMA:
+            if not is_node or key not in _NO_SCHEMA:
                 yield from _nodes(item)
     elif isinstance(value, (list, tuple)):
         for item in cast("list[Any]", value):

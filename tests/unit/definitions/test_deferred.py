@@ -122,12 +122,11 @@ def test_a_recorded_completion_is_read_with_the_types_of_the_deferred():
         call.decode_success(b'{"success":5}')
 
 
-def test_an_activity_waits_in_place_and_gives_its_place_back_meanwhile():
+def test_an_activity_waits_in_place():
     engine = FakeEngine()
     attempt = FakeAttempt(engine)
     engine.exits_of_mail[EXECUTION_ID, MailKind.DEFERRED, "approval"] = Approval.codec.encode_success(ADA)
     assert in_activity(attempt, Approval.wait) == ADA
-    assert attempt.asides == 1
     engine.exits_of_mail[EXECUTION_ID, MailKind.DEFERRED, "approval"] = Approval.codec.encode_failure(
         Cause.fail(Rejected(reason="late"))
     )

@@ -125,6 +125,25 @@ def test_a_job_behind_one_that_was_in_time_gets_its_own_time(run: Run, standing:
     run(main)
 
 
+def test_two_loops_that_take_turns_at_one_store_stand_still_once_at_a_time(run: Run, standing: Standing) -> None:
+    """Each time it is asked from the other one, somebody else looks after it; those who did before do not go on."""
+
+    async def main() -> None:
+        given, late, other = Courtesy(), job(), asyncio.new_event_loop()
+        elsewhere = job()
+        elsewhere.loop = other
+        for _ in range(20):
+            given.expect(elsewhere)
+            given.relieve(elsewhere)
+            given.expect(late)
+        standing.at[3] = lambda: answer(given, late)
+        await until(lambda: given._loop is None)
+        assert standing.times == 3
+        other.close()
+
+    run(main)
+
+
 def test_a_loop_that_has_gone_is_not_waited_for(run: Run, standing: Standing) -> None:
     """A store may be asked from several loops, one after the other or at once."""
     given = Courtesy()

@@ -27,13 +27,15 @@ NEVER_IDLE: Final = 0.95
 class Courtesy:
     """The jobs of a lane that wait for their answer, and the loop that gives way to them when they are late."""
 
-    __slots__ = ("_looked_at", "_loop", "_waiting", "_worked_s")
+    __slots__ = ("_looked_at", "_looks", "_loop", "_waiting", "_worked_s")
 
     def __init__(self) -> None:
         # In the order in which they were asked for.
         self._waiting: dict[Job, None] = {}
         # Who looks after them, while one is waiting. Of several loops the one that asked last does.
         self._loop: asyncio.AbstractEventLoop | None = None
+        # How many looks have been asked for. An earlier one than the last is another loop's, or one's that has come back.
+        self._looks = 0
         # When that loop looked last, and how long its thread had had the processor until then; in seconds.
         self._looked_at = self._worked_s = 0.0
 
@@ -50,10 +52,11 @@ class Courtesy:
 
     def _look(self, job: Job, after_s: float) -> None:
         self._looked_at, self._worked_s = time.perf_counter(), time.thread_time()
-        job.loop.call_later(after_s, self._see_to, job)
+        self._looks += 1
+        job.loop.call_later(after_s, self._see_to, job, self._looks)
 
-    def _see_to(self, job: Job) -> None:
-        if job.loop is not self._loop:
+    def _see_to(self, job: Job, look: int) -> None:
+        if look != self._looks:
             return
         if job in self._waiting:
             if self._is_never_idle():
