@@ -86,7 +86,7 @@ def test_what_is_suspended_does_not_crash_with_a_worker(lab):
     lab.run(main)
 
 
-def test_a_worker_runs_one_suspect_at_a_time(lab):
+def test_a_worker_runs_one_suspect_at_a_time(lab, log):
     """R41: from the second crash on; everybody else runs beside it, and in the end all have run."""
     running: list[str] = []
     most: list[int] = []
@@ -120,6 +120,8 @@ def test_a_worker_runs_one_suspect_at_a_time(lab):
             pass
         crashing = False
         async with lab.engine([work, healthy]):
+            # Whoever sees them crawl finds out why.
+            assert "4 executions run one at a time from now on, and 3 wait for their turn" in log.text
             for _ in "abcd":
                 assert len(running) == 1
                 assert await lab.finish(healthy.execute(f"beside {running[0]}")) == f"beside {running[0]}"

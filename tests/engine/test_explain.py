@@ -101,6 +101,7 @@ CASES: dict[str, ExecutionInfo] = {
     "pending_interrupted": replace(ORDER, status=Status.PENDING, interrupted_at=NOW - timedelta(seconds=30)),
     "delayed_start": replace(ORDER, began_at=None, wake_at=LATER),
     "running": replace(ORDER, status=Status.RUNNING, worker=WORKER.worker_id),
+    "running_suspect": replace(ORDER, status=Status.RUNNING, worker=WORKER.worker_id, crashes=2),
     "running_activity": waiting(WAITED_FOR[Kind.ACTIVITY], status=Status.RUNNING, worker=WORKER.worker_id),
     "running_queued": waiting(
         replace(WAITED_FOR[Kind.ACTIVITY], queued=True), status=Status.RUNNING, worker=WORKER.worker_id

@@ -1,5 +1,6 @@
 """Whoever blocks the event loop is named. Here alone real time passes, a tenth of a second at a time."""
 
+import asyncio
 import time
 
 import pytest
@@ -106,3 +107,29 @@ def test_it_ends_with_its_engine(memory_lab):
             await memory_lab.settle()
 
     memory_lab.run(main)
+
+
+def test_many_that_take_a_little_each_are_not_blamed_on_one(lab, log, monkeypatch):
+    """All of them are ready at once, and the loop comes round when the last has had its turn."""
+    monkeypatch.setattr("perdure._engine.watchdog.LOOK_AGAIN_S", PATIENCE_S)
+
+    @activity(name="Small")
+    async def small(n: int) -> None:
+        until = time.monotonic() + 0.005
+        while time.monotonic() < until:
+            pass
+
+    @workflow(idempotency_key=lambda key: key)
+    async def work(key: str) -> None:
+        await asyncio.gather(*(small(n) for n in range(60)))
+
+    async def main():
+        async with lab.engine([work]):
+            await lab.finish(work.execute("k"))
+            lines = [record.getMessage().splitlines()[0] for record in log.records]
+            said = [line for line in lines if "not one thing blocks it" in line]
+            assert said
+            assert "activity 'Small' of work among them" in said[0]
+            assert not [line for line in barks(log) if "Small" in line.splitlines()[0]]
+
+    lab.run(main)

@@ -201,6 +201,11 @@ def _running(scene: _Scene) -> Iterator[str]:
     owner = [worker for worker in scene.living if worker.worker_id == told.worker]
     if owner:
         yield f"It is in the hands of {_named(owner)}."
+        if told.crashes > 1 and not told.waits:
+            yield (
+                f"{told.crashes} workers in a row have ended while they had it in hand, so it runs alone: it begins when no "
+                "other suspect runs."
+            )
         unknown = "What it waits for is known to that worker; its own engine.explain() says it."
     else:
         yield f"Its worker {told.worker} is gone; another one takes it over as soon as it notices."

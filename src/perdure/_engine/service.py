@@ -513,4 +513,5 @@ class Service:
 
 def _cause(commit: Commit) -> str:
     held = decode_loosely(commit.exit or b"")
-    return str(held.cause) if isinstance(held, Failure) else "no cause is known"
+    # Without its full stop, as a sentence of ours follows.
+    return str(held.cause).removesuffix(".") if isinstance(held, Failure) else "no cause is known"

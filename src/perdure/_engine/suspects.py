@@ -58,6 +58,12 @@ class Suspects:
                 admitted.append(record)
             else:
                 self._waiting.append(record)
+        if self._waiting and len(admitted) < len(records):
+            logger.warning(
+                "%d executions run one at a time from now on, and %d wait for their turn: two workers in a row or more have "
+                "ended while they had them in hand, and one of them may be what ends them. Each is one like all others "
+                "again as soon as it records something.", len(self._waiting) + 1, len(self._waiting),
+            )  # fmt: skip
         return admitted
 
     @property

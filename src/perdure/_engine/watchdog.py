@@ -17,6 +17,8 @@ logger = logging.getLogger("perdure")
 INTERVAL_S = 0.5
 # A garbage collection or a loaded machine may take this long; blocking calls take longer.
 PATIENCE_S = 2.0
+# Whether it is one thing that takes so long, or many that take a little each, shows at a second look.
+LOOK_AGAIN_S = 0.1
 SHOWN_FRAMES = 8
 
 
@@ -61,15 +63,25 @@ class Watchdog:
             return
         self.barks += 1
         stack = "".join(traceback.format_stack(frame)[-SHOWN_FRAMES:])
+        who, task = self._culprit(loop)
+        came = self._sign.wait(LOOK_AGAIN_S)
+        if not came and self._culprit(loop) != (who, task):
+            logger.error(
+                "The event loop has not come round for more than %g seconds: not one thing blocks it, many that are ready "
+                "take a little each, %s among them. Let fewer run at once (concurrency=), or in several processes.\n%s",
+                self._patience_s, who, stack,
+            )  # fmt: skip
+            return
         logger.error(
             "%s has blocked the event loop for more than %g seconds; nothing else runs meanwhile. "
             "Blocking calls belong into an activity that is a plain function (it gets a thread).\n%s",
-            self._culprit(loop), self._patience_s, stack,
+            who, self._patience_s, stack,
         )  # fmt: skip
 
-    def _culprit(self, loop: asyncio.AbstractEventLoop) -> str:
+    def _culprit(self, loop: asyncio.AbstractEventLoop) -> tuple[str, object]:
+        """What runs at this moment, and the task it runs in, by which it is told from others of its name."""
         body = self._running()
         if body is not None:
-            return body
+            return body, None
         task = asyncio.current_task(loop)
-        return "something outside of any task" if task is None else task.get_name()
+        return ("something outside of any task" if task is None else task.get_name()), task

@@ -442,3 +442,20 @@ def test_a_cancelled_close_is_still_a_close(tmp_path: Path, run: Run) -> None:
         await store.close()
 
     run(main)
+
+
+def test_an_execution_has_not_begun_before_it_was_there(tmp_path: Path, run: Run) -> None:
+    """Its first turn has been run before its birth is written."""
+
+    async def main() -> None:
+        store = await opened(tmp_path)
+        for status in (Status.RUNNING, Status.SUSPENDED):
+            start = new_start()
+            start.began_at = store.clock.now() - 5
+            await store.commit("w1", [born(start, status)])
+            (record,) = await store.read([start.execution_id])
+            assert record.created_at == record.began_at == store.clock.now() - 5
+            assert record.changed_at == store.clock.now()
+        await store.close()
+
+    run(main)

@@ -38,7 +38,7 @@ def detached(start: Start, now: Instant, began_at: Instant | None = None) -> Row
     return birth(start, born, ("SUSPENDED", None, start.due_at, None, None, None, None), now)
 
 
-def birth(start: Start, born: Born, target: Row, now: Instant) -> Row:
+def birth(start: Start, born: Born, target: Row, now: Instant, created_at: Instant | None = None) -> Row:
     """The bindings of `starting`; `target` is from `status` to `exit`, as a commit leaves it."""
     fence, owner, began_at = born
     status, held, wake_at, ready_at, finished_at, waits, exit_ = target
@@ -57,7 +57,7 @@ def birth(start: Start, born: Born, target: Row, now: Instant) -> Row:
         start.priority,
         start.version,
         None if start.parent is None else bytes.fromhex(start.parent),
-        now,
+        now if created_at is None else created_at,
         began_at,
         finished_at,
         now,

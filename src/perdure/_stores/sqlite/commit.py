@@ -319,9 +319,11 @@ class Batch:
             return detached(start, self._now, start.began_at if one.entries else None)
         began_at = self._now if start.began_at is None else start.began_at
         if one.status is Status.RUNNING:
-            running: Row = (Status.RUNNING, None, NEVER, None, None, None, None)
-            return birth(start, (1, self._me, began_at), running, self._now)
-        return birth(start, (1, None, began_at), self._target(one), self._now)
+            owner, target = self._me, (Status.RUNNING, None, NEVER, None, None, None, None)
+        else:
+            owner, target = None, self._target(one)
+        # Its body has had its first turn before this commit was made, and it was asked for before that.
+        return birth(start, (1, owner, began_at), target, self._now, created_at=min(began_at, self._now))
 
 
 def _is_detached(one: Commit, start: Start) -> bool:
