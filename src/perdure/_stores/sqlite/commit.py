@@ -1,9 +1,9 @@
 """The hot path: what becomes of a batch of commits.
 
-Everything is decided from the rows as they stand when the transaction has the write lock; then
-the tables are written one after the other: births, detached births, entries, mail-free changes
-of status. A commit that only appends reads its execution's row and leaves it alone, so a step
-costs one row of the journal and nothing else.
+Whom the batch starts is born first, unless it is there already. Everything else is decided from the
+rows as they stand when the transaction has the write lock; then the tables are written one after the
+other: entries, mail-free changes of status. A commit that only appends reads its execution's row and
+leaves it alone, so a step costs one row of the journal and nothing else.
 """
 
 from collections.abc import Mapping, Sequence
@@ -78,7 +78,7 @@ def commit(
     """Write a batch, and answer each commit in its place."""
     alive = select(connection, _WORKER, (worker_id,))
     pending = Batch(connection, alive[0][0] if alive else None, now)
-    stands = pending.look_up(batch, places)
+    stands = pending.take_in(batch, places)
     answers = [pending.judge(one, stand) for one, stand in zip(batch, stands, strict=True)]
     pending.write()
     if pending.acting:
@@ -141,7 +141,7 @@ class Batch:
         self._calm: list[Row] = []
         self.acting: dict[ExecutionId, bool] = {}
 
-    def look_up(self, batch: Sequence[Commit], places: Places) -> list[Stand]:
+    def take_in(self, batch: Sequence[Commit], places: Places) -> list[Stand]:
         """Bear whom the batch starts; how the executions stood before that, in the batch's order."""
         stands: list[Stand] = [_NOWHERE] * len(batch)
         starts = [place for place, one in enumerate(batch) if one.start is not None]
