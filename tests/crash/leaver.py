@@ -450,6 +450,8 @@ WAYS: dict[str, Callable[[str], None]] = {
 
 def main() -> None:
     be_patient(PATIENCE_S)
+    # Where a shell has begun the tests in the background, all that they start ignores a Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # What never ends by itself never does; a shorter wait for it shows the same.
     perdure._engine.service.CUT_OFF_S = 0.1
     standing.still = True

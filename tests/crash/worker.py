@@ -10,6 +10,7 @@ import json
 import logging
 import mmap
 import os
+import signal
 import sys
 import threading
 from contextlib import AsyncExitStack
@@ -174,6 +175,8 @@ async def work(plan: Plan) -> None:
 
 
 def main(plan: Plan) -> None:
+    # Where a shell has begun the tests in the background, all that they start ignores a Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     apsw.connection_hooks.append(sign)
     if plan.look_ms is not None:
         assert plan.look_ms < wakes.LOOK_MS
