@@ -50,7 +50,7 @@ PARKED = 2_000
 REPLAYED = 40
 # A process each: half a second of work has a spread of its own.
 REPLAYS = 5
-RECOVERIES = 3
+RECOVERIES = 5
 WAITING_ROUNDS = 3
 TRIPS = 200
 # The largest of them take a minute on a quiet machine.
