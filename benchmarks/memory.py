@@ -19,9 +19,6 @@ from workload import Order, make_orders, one_step, wait_for_delivery
 from perdure import Status, WorkflowEngine
 
 AT_ONCE: Final = 200
-# As many as an engine takes in hand. Whether so many are in hand at some moment of what is measured is chance, and what
-# the allocator keeps of that moment is not theirs who are suspended; so it comes before.
-MOST_IN_HAND: Final = 1_000
 # Fills SQLite's page caches (16 MiB and 4) and pydantic's cache of strings (16,384 of them).
 WARM: Final = 20_000
 # More than any bound here: no kernel is put away.
@@ -48,15 +45,22 @@ async def execute_all(orders: Iterator[Order]) -> None:
     await asyncio.gather(*[call() for _ in range(AT_ONCE)])
 
 
-async def suspend_all(engine: WorkflowEngine, orders: Iterator[Order], at_once: int = AT_ONCE) -> None:
+async def suspend_all(engine: WorkflowEngine, orders: Iterator[Order]) -> None:
     async def call() -> None:
         for order in orders:
             await wait_for_delivery.start(order)
 
-    await asyncio.gather(*[call() for _ in range(at_once)])
+    await asyncio.gather(*[call() for _ in range(AT_ONCE)])
     for status in (Status.PENDING, Status.RUNNING):
-        while [one async for one in engine.executions(status=status)]:  # noqa: ASYNC110 - an engine announces no suspensions
+        while await is_any(engine, status):  # noqa: ASYNC110 - an engine announces no suspensions
             await asyncio.sleep(0.02)
+
+
+async def is_any(engine: WorkflowEngine, status: Status) -> bool:
+    """Whether an execution stands so. Not by a list of all of them: that would be what is weighed."""
+    async for _ in engine.executions(status=status):
+        return True
+    return False
 
 
 async def grow_by_executing(path: Path, count: int) -> dict[str, float]:
@@ -72,7 +76,7 @@ async def grow_by_executing(path: Path, count: int) -> dict[str, float]:
 async def grow_by_suspending(path: Path, count: int, cache: int | tuple[int, int]) -> float:
     """Bytes that each suspended execution has added to the process."""
     async with WorkflowEngine.sqlite(path, [wait_for_delivery], cache=cache) as engine:
-        await suspend_all(engine, draw_orders("warm", WARM), at_once=MOST_IN_HAND)
+        await suspend_all(engine, draw_orders("warm", WARM))
         before = resident()
         await suspend_all(engine, draw_orders("order", count))
         return (resident() - before) / count
