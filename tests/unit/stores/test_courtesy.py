@@ -14,8 +14,6 @@ from perdure._stores.sqlite.job import Job
 
 from tests.conftest import Run
 
-LATE_S = 0.002
-
 
 class Standing:
     """Counts how often the loop stands still, and does something at one of these moments."""
@@ -76,7 +74,7 @@ def test_a_loop_gives_way_to_a_store_that_is_late(tmp_path: Path, run: Run, stan
 
 def test_a_job_that_is_answered_in_time_costs_no_standing_still(run: Run, standing: Standing) -> None:
     async def main() -> None:
-        given = Courtesy(LATE_S)
+        given = Courtesy()
         for _ in range(3):
             one = job()
             given.expect(one)
@@ -89,7 +87,7 @@ def test_a_job_that_is_answered_in_time_costs_no_standing_still(run: Run, standi
 
 def test_the_loop_stands_still_until_a_late_job_is_answered_and_not_longer(run: Run, standing: Standing) -> None:
     async def main() -> None:
-        given, late = Courtesy(LATE_S), job()
+        given, late = Courtesy(), job()
         standing.at[5] = lambda: answer(given, late)
         given.expect(late)
         await until(lambda: given._loop is None)
@@ -102,7 +100,7 @@ def test_a_loop_that_is_idle_now_and_then_does_not_stand_still(run: Run, standin
     """The disk is late then, or there is much to do, and standing still would take time from both."""
 
     async def main() -> None:
-        given, late = Courtesy(LATE_S), job()
+        given, late = Courtesy(), job()
         standing.share = 0.8
         given.expect(late)
         asyncio.get_running_loop().call_later(0.01, answer, given, late)
@@ -114,7 +112,7 @@ def test_a_loop_that_is_idle_now_and_then_does_not_stand_still(run: Run, standin
 
 def test_a_job_behind_one_that_was_in_time_gets_its_own_time(run: Run, standing: Standing) -> None:
     async def main() -> None:
-        given, first, second, third = Courtesy(LATE_S), job(), job(), job()
+        given, first, second, third = Courtesy(), job(), job(), job()
         given.expect(first)
         given.expect(second)
         answer(given, first)
@@ -131,7 +129,7 @@ def test_two_loops_that_take_turns_at_one_store_stand_still_once_at_a_time(run: 
     """Each time it is asked from the other one, somebody else looks after it; those who did before do not go on."""
 
     async def main() -> None:
-        given, late, other = Courtesy(LATE_S), job(), asyncio.new_event_loop()
+        given, late, other = Courtesy(), job(), asyncio.new_event_loop()
         elsewhere = job()
         elsewhere.loop = other
         for _ in range(20):
@@ -148,7 +146,7 @@ def test_two_loops_that_take_turns_at_one_store_stand_still_once_at_a_time(run: 
 
 def test_a_loop_that_has_gone_is_not_waited_for(run: Run, standing: Standing) -> None:
     """A store may be asked from several loops, one after the other or at once."""
-    given = Courtesy(LATE_S)
+    given = Courtesy()
 
     async def leave() -> None:
         given.expect(job())  # nobody answers it in this loop's time

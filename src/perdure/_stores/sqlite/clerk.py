@@ -20,8 +20,6 @@ class Clerk:
 
     # How long the lane may sleep when nothing is asked of it; None: until something is.
     nap_s: float | None = None
-    # After how long a job is late, and a loop that is never idle gives way to it: several times what one takes.
-    late_s = 0.002
 
     def __init__(self, path: str, connect: Callable[[], Connection]) -> None:
         self.path = path

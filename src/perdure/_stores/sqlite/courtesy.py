@@ -13,6 +13,8 @@ from typing import Final
 
 from perdure._stores.sqlite.job import Job
 
+# What is not answered so soon is late.
+LATE_S: Final = 0.002
 # So a late job costs the loop a twentieth to a tenth of its time, and not more.
 AGAIN_S: Final = 0.001
 # A loop that was idle meanwhile looks less often: each look wants the interpreter, which the thread may be using.
@@ -27,11 +29,9 @@ NEVER_IDLE: Final = 0.95
 class Courtesy:
     """The jobs of a lane that wait for their answer, and the loop that gives way to them when they are late."""
 
-    __slots__ = ("_late_s", "_looked_at", "_looks", "_loop", "_waiting", "_worked_s")
+    __slots__ = ("_looked_at", "_looks", "_loop", "_waiting", "_worked_s")
 
-    def __init__(self, late_s: float) -> None:
-        # What is not answered so soon is late.
-        self._late_s = late_s
+    def __init__(self) -> None:
         # In the order in which they were asked for.
         self._waiting: dict[Job, None] = {}
         # Who looks after them, while one is waiting. Of several loops the one that asked last does.
@@ -46,7 +46,7 @@ class Courtesy:
         self._waiting[job] = None
         if self._loop is not job.loop:
             self._loop = job.loop
-            self._look(job, self._late_s)
+            self._look(job, LATE_S)
 
     def relieve(self, job: Job) -> None:
         """It has its answer, or its caller has gone."""
@@ -71,7 +71,7 @@ class Courtesy:
         if oldest is None:
             self._loop = None
         else:
-            self._look(oldest, self._late_s)
+            self._look(oldest, LATE_S)
 
     def _is_never_idle(self) -> bool:
         worked_s, passed_s = time.thread_time() - self._worked_s, time.perf_counter() - self._looked_at

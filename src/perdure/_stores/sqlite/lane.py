@@ -42,7 +42,7 @@ class ThreadLane:
     def __init__(self, name: str, clerk: Clerk) -> None:
         self._clerk = clerk
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
-        self._courtesy = Courtesy(clerk.late_s)
+        self._courtesy = Courtesy()
         self._thread = threading.Thread(target=self._live, name=name, daemon=True)
         self._thread.start()
 

@@ -9,10 +9,6 @@ from perdure._stores.sqlite.job import Job
 class Reader(Clerk):
     """Runs each job in a read transaction of its own."""
 
-    # A journal of thousands of entries takes milliseconds, nearly all of it with the interpreter: a loop that looks whether
-    # it is in the way is. With 2 ms a replay took a sixth longer for its reading.
-    late_s = 0.02
-
     def perform(self, connection: Connection, jobs: list[Job]) -> None:
         """Do the jobs, each for itself."""
         for job in jobs:
