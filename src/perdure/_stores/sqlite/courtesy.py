@@ -17,8 +17,6 @@ from perdure._stores.sqlite.job import Job
 LATE_S: Final = 0.002
 # So a late job costs the loop a twentieth to a tenth of its time, and not more.
 AGAIN_S: Final = 0.001
-# A loop that was idle meanwhile looks less often: each look wants the interpreter, which the thread may be using.
-CALM_S: Final = 0.02
 # Long enough for the thread to wake up. The system makes a tenth of a millisecond of it.
 MOMENT_S: Final = 0.000_05
 # Of a loop whose thread has had so much of the processor the other one has had nothing. Any other has waited for its
@@ -63,9 +61,7 @@ class Courtesy:
         if job in self._waiting:
             if self._is_never_idle():
                 time.sleep(MOMENT_S)
-                self._look(job, AGAIN_S)
-            else:
-                self._look(job, CALM_S)
+            self._look(job, AGAIN_S)
             return
         oldest = next((other for other in list(self._waiting) if other.loop is job.loop), None)
         if oldest is None:
