@@ -30,6 +30,7 @@ from perdure._engine.wakes import Wakes
 from perdure._model.clock import Alarm
 from perdure._model.records import Commit, Record
 from perdure._stores.sqlite import SqliteStore
+from perdure._stores.sqlite.courtesy import Courtesy
 from perdure._values.duration import Duration, to_ms
 from perdure._values.instant import Instant
 from perdure.testing.clock import ManualClock
@@ -351,6 +352,8 @@ class Lab:
         def select_or_skip(timeout: float | None) -> Any:
             if not timeout or timeout > PAUSE_S or self._in_flight() or self._on_threads() > 0 or self._has_strangers():
                 return select(timeout)
+            if any(map(_waits_for_a_store, loop._scheduled)):
+                return select(timeout)
             events = select(0)
             if not events:
                 self._ahead_s += timeout
@@ -596,3 +599,9 @@ def successes(journal: Iterable[JournalEntry]) -> list[Any]:
     from perdure import Success
 
     return [entry.exit.value for entry in journal if entry.kind == "activity" and isinstance(entry.exit, Success)]
+
+
+def _waits_for_a_store(timer: asyncio.TimerHandle) -> bool:
+    """Whether it looks after a job of a store that is none of the lab's: of an engine that a test has made by itself."""
+    owner = getattr(timer._callback, "__self__", None)
+    return isinstance(owner, Courtesy) and bool(owner._waiting)
